@@ -1,0 +1,1 @@
+"""Concept lenses (residual to score), the bank that scores thousands of them at once, and their files."""

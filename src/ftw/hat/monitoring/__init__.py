@@ -1,0 +1,1 @@
+"""The monitor: turns each step of a generation into a reading."""

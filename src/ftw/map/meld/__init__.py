@@ -1,0 +1,1 @@
+"""Ontology sources (WordNet); melds, which change an ontology under rules, will live here."""

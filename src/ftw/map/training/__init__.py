@@ -1,0 +1,1 @@
+"""Training of concept lenses: prompts, activations, vectorised fit, calibration, report."""

@@ -1,0 +1,1 @@
+"""The application: the command line now; the server and the console will live here."""

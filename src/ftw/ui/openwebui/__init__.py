@@ -1,0 +1,1 @@
+"""The Open WebUI filter and action will live here."""

@@ -1,0 +1,1 @@
+"""How readings, depths and timelines are drawn for a person."""

@@ -1,0 +1,1 @@
+"""The browser console (static files) will live here."""
