@@ -1,4 +1,6 @@
 """Proof of compute: a node shows which model it runs by vectors that only that model's forward pass yields.
 
-Numerics and the offline self-check are here; the service, the journal, callbacks and verification will live here.
+Here is the mathematics: profiles and seeds, inputs made on the device, reflections after every block, the readout, the
+encoding, the verdict; and `hello`, a first proof without a network. The service, its journal, callbacks and commitments
+will stand on it.
 """

@@ -4,6 +4,7 @@ FtwError
 ├── UsageError          the request itself is wrong (exit code 2)
 │   ├── ConfigError     a setting, spec or file has an unknown key or a bad value
 │   ├── SiteError       an address that this model does not have
+│   ├── EditError       an edit gave back something else than a residual stream like the one it got
 │   ├── PromptTooLong   prompt and new tokens do not fit the context
 │   └── UnknownConcept  a concept that the pack does not hold; nearest names are given
 ├── ModelError          the model cannot be used
@@ -13,6 +14,7 @@ FtwError
 │   └── Refused         the identity gate: the anatomy found does not give the model's own logits
 ├── PackError           a concept or lens pack is malformed
 │   └── FingerprintMismatch   an artefact made for one model is used with another
+├── ProofError          a proof of compute cannot be made, or is not what it must be
 ├── NumericError        a NaN or infinity where a number must stand
 ├── MissingExtra        an optional dependency is not installed; the pip line is given
 └── StorageError        no space, no permission, unreadable medium
@@ -37,6 +39,10 @@ class ConfigError(UsageError):
 
 class SiteError(UsageError):
     """An address that this model does not have."""
+
+
+class EditError(UsageError):
+    """An edit gave back another shape, dtype or device, wrote into its argument, or names rows that are not there."""
 
 
 class PromptTooLong(UsageError):
@@ -73,6 +79,10 @@ class PackError(FtwError):
 
 class FingerprintMismatch(PackError):
     """An artefact made for one model is used with another."""
+
+
+class ProofError(FtwError):
+    """A proof of compute cannot be made with this model, or what was given is no proof."""
 
 
 class NumericError(FtwError):

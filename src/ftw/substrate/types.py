@@ -65,6 +65,7 @@ class Step:
     """The next token that the sampler chose from `logits`."""
 
 
+@runtime_checkable
 class Controller(Protocol):
     """Watches a generation and may change its next step."""
 
