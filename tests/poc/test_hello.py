@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ import torch
 from ftw.poc import hello as hello_module
 from ftw.poc.hello import four_bits, hello
 from ftw.poc.profiles import DISTANCE_K64
-from ftw.substrate.bundled import reference_dir
 from ftw.substrate.errors import ConfigError
 from ftw.substrate.model import load
 from ftw.substrate.reference import tiny
@@ -101,8 +99,6 @@ def test_four_bits_are_sixteen_values_per_group(model):
 
 
 def test_the_bundled_model_proves_itself():
-    if not (Path(reference_dir()) / "model.safetensors").exists():
-        pytest.skip("the bundled weights are not built yet")
     found = hello(load("reference"), block_hash="block", seq_len=32, rows=4)
     assert found.ok
     assert min(found.cheaper.distances) > 0.02

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy import stats
 
 from ftw.poc.codec import encode
 from ftw.poc.inputs import input_embeddings
@@ -103,7 +104,6 @@ def test_rates_within_a_radius_are_those_of_random_points():
 
 
 def test_the_radius_of_the_profile_is_the_ten_percent_radius():
-    stats = pytest.importorskip("scipy.stats")
     t = float(stats.t.isf(0.10, 63))
     assert math.sqrt(2 - 2 * t / math.sqrt(63 + t * t)) == pytest.approx(DISTANCE_K64.radius, abs=1e-4)
 

@@ -244,8 +244,8 @@ def training(report: dict[str, Any], command: str) -> str:
     )
 
 
-LIMITS = """- It knows its corpus and nothing else: templates, 195 capitals, common hypernyms, opposites, the words of the
-  everyday tree. The same question in other words ("What's France's capital city?") gets nonsense.
+LIMITS = """- It knows its corpus and nothing else: templates, 195 capitals, common hypernyms, opposites, the words of
+  the everyday tree. The same question in other words ("What's France's capital city?") gets nonsense.
 - It refuses what it cannot know ("I do not know that"), and with it most questions it was not taught to expect.
 - Yes-or-no questions about kinds are unreliable and at times contradict themselves (see below).
 - It cannot keep track of who has what (about chance, see below), and it cannot reason.

@@ -133,7 +133,7 @@ def tracking(subject: Subject) -> dict[str, Any]:
 
 
 def membership(subject: Subject, tree: dict[str, Concept]) -> dict[str, Any]:
-    """ "Is a salmon a fish?" for members and for strangers of the concepts; half is what a coin gets."""
+    """Yes-or-no questions about members and strangers of the concepts; half is what a coin gets."""
     taxonomist = Taxonomist(random.Random("membership"), kinds(tree))
     members, strangers = [], []
     while len(members) < MEMBERSHIP_QUESTIONS:

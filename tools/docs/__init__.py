@@ -1,0 +1,1 @@
+"""Keeps the examples of the pages true: finds them, runs them, writes their real output back."""
