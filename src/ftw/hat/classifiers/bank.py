@@ -1,0 +1,138 @@
+"""Every lens of a pack over many states in one go: normalise once, compute what matters, stay on the device.
+
+The rule of the file: one way in for one state and for thousands, and a NaN passes every screen, so that it cannot hide.
+How the lenses are computed is in `forms`.
+"""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ftw.hat.classifiers.forms import Separate, Shared
+from ftw.hat.classifiers.index import LensRow, check_rows
+from ftw.hat.classifiers.modules import MLP, normalise
+from ftw.hat.classifiers.scores import Scores
+from ftw.hat.classifiers.tensors import LensTensors
+from ftw.substrate.errors import PackError, SiteError, UnknownConcept, UsageError
+from ftw.substrate.types import Site
+
+_ALWAYS = 1e9
+"""The screen bias of a lens that is to be read always."""
+
+
+class LensBank:
+    """All lenses of a pack, ready to score. Immutable; `reading` gives one that always reads certain concepts."""
+
+    def __init__(self, rows: Sequence[LensRow], form: Separate | Shared, bias: Tensor, floor: Tensor) -> None:
+        """For the class's own use: see `from_tensors` and `load_bank`."""
+        self.rows = tuple(rows)
+        """What is known of each lens, in bank order."""
+        self.terms: tuple[str, ...] = tuple(row.term for row in rows)
+        self.sites: tuple[Site, ...] = tuple(Site(block) for block in dict.fromkeys(row.block for row in rows))
+        """What it reads, ascending."""
+        self.d_model = form.d_model
+        self._form = form
+        self._bias = bias  # screen bias minus screen threshold: a pair passes at 0
+        self._floor = floor  # the logit from which a pair of a shared bank is kept
+        self._slope = torch.tensor([row.calibration.slope for row in rows], device=bias.device)
+        self._offset = torch.tensor([row.calibration.offset for row in rows], device=bias.device)
+        self._place = {term.casefold(): at for at, term in enumerate(self.terms)}
+
+    @classmethod
+    def from_tensors(
+        cls,
+        blocks: Mapping[int, LensTensors],
+        rows: Sequence[LensRow],
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> "LensBank":
+        """A bank of the lenses of one or more blocks; `rows` as `check_rows` demands, one per lens.
+
+        Where all lenses of every block share their first layer, it is computed once and in fp32. Otherwise `dtype` is
+        that of the MLPs' weights in memory: bf16 halves what a step reads, fp32 equals the modules to 1e-5. The screen
+        and the calibration are fp32. Raises PackError.
+        """
+        check_rows(rows, "lens rows")
+        counts = {block: sum(row.block == block for row in rows) for block in dict.fromkeys(row.block for row in rows)}
+        if counts.keys() != set(blocks) or not rows:
+            raise PackError(f"the index has lenses at blocks {sorted(counts)}, the tensors at {sorted(blocks)}")
+        d_model = blocks[rows[0].block].w1.shape[-1]
+        for block, count in counts.items():
+            blocks[block].require(block, count, d_model)
+        parts = [blocks[block].trimmed() for block in counts]
+        device = torch.device(device)
+        form = Shared(parts, device) if all(p.is_shared for p in parts) else Separate(parts, device, dtype)
+        bias = torch.cat([p.screen_b - p.screen_threshold.clamp(min=-_ALWAYS) for p in parts])
+        floor = torch.tensor([row.threshold_logit for row in rows])
+        return cls(rows, form, bias.to(device, torch.float32), floor.to(device))
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, and where states are expected."""
+        return self._bias.device
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all lenses of a site share their first layer, so that every pair is computed and nothing screened."""
+        return isinstance(self._form, Shared)
+
+    def index(self, term: str) -> int:
+        """Place of a concept in `terms`, by name in any case. Raises UnknownConcept that names the nearest ones."""
+        at = self._place.get(term.casefold())
+        if at is None:
+            near = get_close_matches(term.casefold(), self._place, n=3, cutoff=0.5)
+            hint = f"; nearest: {', '.join(self.terms[self._place[name]] for name in near)}" if near else ""
+            raise UnknownConcept(f"no lens for {term!r} among {len(self)} concepts{hint}")
+        return at
+
+    def reading(self, terms: Sequence[str]) -> "LensBank":
+        """The same lenses and weights, but `terms` are always among what is scored. Raises UnknownConcept."""
+        places = [self.index(term) for term in terms]
+        bias, floor = self._bias.clone(), self._floor.clone()
+        bias[places], floor[places] = _ALWAYS, float("-inf")
+        return LensBank(self.rows, self._form, bias, floor)
+
+    def score(
+        self, resid: Mapping[Site, Float[Tensor, "row d_model"]], *, full: bool = False, budget: int | None = None
+    ) -> Scores:
+        """Scores of raw (not yet normalised) states, one row each, at every site of the bank.
+
+        With `full`, of every pair of a state and a lens. Otherwise of those that may matter: the pairs that their
+        linear screens let pass, at most `budget` of them (those that clear their screens by most; the rest is counted
+        in `Scores.capped`), or, where lenses share their first layer, exactly the pairs at or above their thresholds.
+        Raises SiteError when a site is missing, UsageError for states of another width.
+        """
+        with torch.inference_mode():
+            x = self._normalised(resid)
+            if full:
+                return Scores(None, self._form.all(x), x.shape[1], self._slope, self._offset, self.terms, 0)
+            if isinstance(self._form, Shared):
+                flat, logits, capped = self._form.some(x, self._floor)
+            else:
+                flat, logits, capped = self._form.some(x, self._bias, budget)
+            return Scores(flat, logits, x.shape[1], self._slope, self._offset, self.terms, capped)
+
+    def screen_scores(self, resid: Mapping[Site, Float[Tensor, "row d_model"]]) -> Float[Tensor, "row lens"]:
+        """By how much each pair clears its linear screen; below 0 it does not pass."""
+        with torch.inference_mode():
+            return self._form.margins(self._normalised(resid), self._bias)
+
+    def module(self, term: str) -> MLP:
+        """One lens as a module of its own, fp32, with the weights that the bank uses. Raises UnknownConcept."""
+        return self._form.module(self.index(term))
+
+    def _normalised(self, resid: Mapping[Site, Tensor]) -> Float[Tensor, "site row d_model"]:
+        missing = [str(site) for site in self.sites if site not in resid]
+        if missing:
+            raise SiteError(f"the lenses read {', '.join(map(str, self.sites))}; {', '.join(missing)} was not given")
+        states = [resid[site] for site in self.sites]
+        if states[0].ndim != 2 or states[0].shape[1] != self.d_model:
+            raise UsageError(f"states of shape {list(states[0].shape)}: these lenses take [row, {self.d_model}]")
+        return normalise(states[0][None] if len(states) == 1 else torch.stack(states))
