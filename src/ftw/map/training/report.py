@@ -1,0 +1,187 @@
+"""The report of a training run: what was measured, on what, and what it says. As data, as JSON and as Markdown.
+
+The rule of the file: a figure that could not be measured is null and stays visible as such.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ftw.substrate.manifest import canonical_json, write_atomically
+
+WEAKEST = 12
+"""Lenses listed at the end of the text."""
+
+
+@dataclass(frozen=True)
+class BlockFigures:
+    """The linear baseline on one block."""
+
+    block: int
+    auroc_words: float
+    """Macro AUROC with carriers and words held out."""
+    auroc_templates: float
+    """… with carriers held out."""
+
+
+@dataclass(frozen=True)
+class SizeFigures:
+    """One way to store the lenses."""
+
+    form: str
+    megabytes: float
+    auroc_words: float
+    """Macro AUROC with carriers and words held out, on one fold."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The same measurement for the lenses and for what they must beat."""
+
+    lenses: float
+    linear: float
+    """Ridge regression on the same states."""
+    random_twin: float
+    """The same lenses fitted on a model with random weights."""
+    tfidf: float
+    """The text alone."""
+
+
+@dataclass(frozen=True)
+class LensFigures:
+    """One lens, measured on what it was not fitted on."""
+
+    term: str
+    auroc_templates: float | None
+    auroc_words: float | None
+    fpr: float
+    n_words: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a training run measured."""
+
+    model: str
+    concept_pack: str
+    block: int
+    concepts: int
+    words: int
+    synsets: int
+    prompts: int
+    plain_states: int
+    folds: int
+    seed: int
+    templates: Contrast
+    """Carriers held out."""
+    words_held: Contrast
+    """Carriers and words held out."""
+    words_apart: Contrast
+    """… and only words that share no part with a fitted one, as `foot soldier` does with `soldier`."""
+    strict_words: float
+    """`words_held.lenses` with the words of the concepts above counted as negatives."""
+    sibling_top1: float
+    ece_before: float
+    ece_after: float
+    ece_leading: float
+    """`ece_after` over the readings that lead at their state."""
+    false_alarm_rate: float
+    """Mean share of plain-text states above a lens's threshold."""
+    screen_recall: float
+    screen_pass_rate: float
+    one_block_per_lens: float
+    """The linear baseline where each lens reads its own best block, chosen in fit carriers."""
+    blocks: Sequence[BlockFigures]
+    sizes: Sequence[SizeFigures]
+    lenses: Sequence[LensFigures]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; NaN becomes null."""
+        return _plain(asdict(self))  # type: ignore[no-any-return]
+
+    def as_markdown(self) -> str:
+        """The report for a reader."""
+        return "\n".join([*_head(self), *_quality(self), *_choices(self), *_weakest(self)]) + "\n"
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """report.md and report.json in `folder`. Raises StorageError."""
+    write_atomically(folder / "report.json", canonical_json(report.as_json()) + b"\n")
+    write_atomically(folder / "report.md", report.as_markdown().encode())
+
+
+def _head(r: Report) -> list[str]:
+    return [
+        f"# Lenses for {r.concept_pack} on {r.model}",
+        "",
+        f"{r.concepts} concepts, {r.words} words of {r.synsets} synsets, {r.prompts} prompts and {r.plain_states}",
+        f"states of plain text, read after block {r.block}. Seed {r.seed}, {r.seconds:.0f} s.",
+        "",
+        "A state is read at the last token of the concept's word. A word of a concept is a positive for it and for",
+        "every concept above it, and a negative for all others except those below it. The lenses of this pack were",
+        "fitted on all words, in fit carriers only.",
+        "*Carriers held out* reads the very lenses of the pack in carriers that no fit saw.",
+        f"*Carriers and words held out* comes from {r.folds} fits that each left out a part of the words by whole",
+        "synsets, and reads those words in held carriers: no carrier, word or synonym was seen. Calibration uses these",
+        "readings too. The three baselines leave out the first part of the words only.",
+        "",
+    ]
+
+
+def _quality(r: Report) -> list[str]:
+    rows = [
+        ("carriers held out", r.templates),
+        ("carriers and words held out", r.words_held),
+        ("… words that share no part with a fitted one", r.words_apart),
+    ]
+    lines = ["| macro AUROC | lenses | linear (ridge) | random-weight twin | TF-IDF |", "|---|---|---|---|---|"]
+    lines += [f"| {name} | {_f(c.lenses)} | {_f(c.linear)} | {_f(c.random_twin)} | {_f(c.tfidf)} |" for name, c in rows]
+    return [
+        *lines,
+        "",
+        f"- With the words of the concepts above counted as negatives too: {_f(r.strict_words)}.",
+        f"- Among siblings, the word's own concept reads highest in {_f(r.sibling_top1)} of readings (words held out).",
+        f"- Expected calibration error: {_f(r.ece_before)} before, {_f(r.ece_after)} after (fitted on other folds), "
+        f"{_f(r.ece_leading)} where a lens leads.",
+        f"- Plain-text states above a lens's threshold: {_f(r.false_alarm_rate)}.",
+        f"- The screen keeps {_f(r.screen_recall)} of readings above threshold and lets {_f(r.screen_pass_rate)} of "
+        "pairs pass (states that it was not fitted on).",
+        "",
+    ]
+
+
+def _choices(r: Report) -> list[str]:
+    lines = ["| linear baseline, block | carriers and words held out | carriers held out |", "|---|---|---|"]
+    lines += [
+        f"| {b.block}{' (chosen)' if b.block == r.block else ''} | {_f(b.auroc_words)} | {_f(b.auroc_templates)} |"
+        for b in r.blocks
+    ]
+    lines += [f"| each lens its own best | {_f(r.one_block_per_lens)} | |", ""]
+    lines += ["| how the lenses are stored | MB | carriers and words held out (one fold) |", "|---|---|---|"]
+    lines += [f"| {s.form} | {s.megabytes:.2f} | {_f(s.auroc_words)} |" for s in r.sizes]
+    return [*lines, ""]
+
+
+def _weakest(r: Report) -> list[str]:
+    known = sorted((lens for lens in r.lenses if lens.auroc_words is not None), key=lambda lens: lens.auroc_words or 0)
+    lines = [f"The {min(WEAKEST, len(known))} weakest lenses (carriers and words held out):", ""]
+    lines += [f"- {lens.term}: {_f(lens.auroc_words)} ({lens.n_words} words)" for lens in known[:WEAKEST]]
+    without = len(r.lenses) - len(known)
+    return [*lines, *([f"- {without} without a figure: too few words to hold out"] if without else [])]
+
+
+def _f(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

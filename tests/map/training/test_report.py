@@ -1,0 +1,52 @@
+"""The report: a figure that could not be measured stays visible as such."""
+
+import json
+from pathlib import Path
+
+from ftw.map.training.report import BlockFigures, Contrast, LensFigures, Report, SizeFigures, write_report
+
+NAN = float("nan")
+
+
+def report() -> Report:
+    return Report(
+        model="m (12345678)",
+        concept_pack="p 1.0.0",
+        block=2,
+        concepts=2,
+        words=9,
+        synsets=8,
+        prompts=72,
+        plain_states=30,
+        folds=3,
+        seed=0,
+        templates=Contrast(0.97, 0.96, 0.6, 1.0),
+        words_held=Contrast(0.91, 0.9, 0.5, NAN),
+        words_apart=Contrast(0.9, 0.89, 0.5, 0.5),
+        strict_words=0.9,
+        sibling_top1=NAN,
+        ece_before=0.1,
+        ece_after=0.01,
+        ece_leading=0.03,
+        false_alarm_rate=0.01,
+        screen_recall=0.99,
+        screen_pass_rate=0.02,
+        one_block_per_lens=0.905,
+        blocks=[BlockFigures(1, 0.88, 0.95), BlockFigures(2, 0.9, 0.96)],
+        sizes=[SizeFigures("one first layer for all, fp32 (shipped)", 0.4, 0.91)],
+        lenses=[LensFigures("A", 0.97, 0.91, 0.01, 9), LensFigures("B", 0.9, None, 0.0, 1)],
+        seconds=61.0,
+    )
+
+
+def test_what_was_not_measured_is_null_in_json_and_a_dash_in_text(tmp_path: Path) -> None:
+    write_report(report(), tmp_path)
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert told["words_held"]["tfidf"] is None
+    text = (tmp_path / "report.md").read_text()
+    assert "| carriers and words held out | 0.910 | 0.900 | 0.500 | - |" in text
+    assert "1 without a figure" in text
+
+
+def test_the_chosen_block_is_marked() -> None:
+    assert "| 2 (chosen) | 0.900 | 0.960 |" in report().as_markdown()
