@@ -38,20 +38,16 @@ class Engine(Protocol):
 
     def submit(self, request: Request) -> str:
         """Queue a request and give its id. Raises what is wrong with it: PromptTooLong, SiteError, ConfigError."""
-        ...
 
     def step(self) -> list[Chunk]:
         """Write one token of every running request; let waiting ones join. Empty when there is nothing to do."""
-        ...
 
     def cancel(self, request_id: str) -> None:
         """End a request at the next step. An id that is unknown or has ended is ignored."""
-        ...
 
     @property
     def has_work(self) -> bool:
         """Whether a request is waiting or running."""
-        ...
 
 
 @dataclass(eq=False)
@@ -131,18 +127,16 @@ class TransformersEngine:
 
     def stream(self, request: Request) -> Iterator[Chunk]:
         """The chunks of one request as they are written. Leaving early cancels it; its error, if any, is raised."""
-        run = self._accept(request, shows=True, mail=deque())
-        return self._stream(run)
+        return self._stream(self._accept(request, shows=True, mail=deque()))
 
     def generate(self, requests: Request | Sequence[Request]) -> list[Completion]:
         """Write all of them, in one batch as far as they fit. In the order given.
 
         When a request fails, the others are written to their end, then its error is raised.
         """
-        batch = [requests] if isinstance(requests, Request) else list(requests)
         runs: list[Run] = []
         try:
-            for request in batch:
+            for request in [requests] if isinstance(requests, Request) else requests:
                 runs.append(self._accept(request, shows=False))
             while not all(run.is_over for run in runs):
                 self.step()
