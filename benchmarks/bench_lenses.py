@@ -1,11 +1,11 @@
 """What the monitor adds to a decode step of the reference model: all concepts at every token, one request and sixteen.
 
-Each side writes the same tokens greedily through the same engine; only the controllers differ. Where the bundled pack's
-lenses have a first layer each, the full bank stands beside the screened one; a pack of random lenses of the same size,
-each with its own first layer, shows what the cascade costs where nothing is shared.
+Each side writes the same tokens greedily through the same engine; only the controllers differ. The bundled pack's lenses
+share their first layer. A pack of random lenses of the same size, each with its own first layer and a screen that lets
+seven of them pass at each token, shows what screen and cascade cost where nothing is shared; its full bank beside it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -37,14 +37,10 @@ def run(context: Context) -> Iterator[Figure]:
     model = load(ModelSpec(name="reference", device=context.device))
     engine = TransformersEngine(model)
     engine.generate(Request((5,), 2))  # studies the model
-    states = written_states(model, engine)
-    banks = {"separate lenses": separate_bank(model, states)}
-    if (BUNDLED / "pack.json").is_file():
-        bank = load_bank(BUNDLED, fingerprint=model.fingerprint, device=model.device)
-        banks = {"bundled pack": bank, **banks}
-        if not bank.is_shared:
-            yield from screen_quality("bundled pack", bank, states)
-    yield from screen_quality("separate lenses", banks["separate lenses"], states)
+    bundled = load_bank(BUNDLED, fingerprint=model.fingerprint, device=model.device)
+    states = written_states(model, engine, bundled.sites)
+    yield from screen_quality("bundled pack", bundled, states)
+    banks = {"bundled pack": bundled, "separate lenses": separate_bank(model, states[bundled.sites[0]])}
     for requests in (1, 16):
         yield from decode_step(model, engine, banks, requests, context)
 
@@ -79,27 +75,27 @@ def per_step(timing: Timing) -> dict[str, str]:
     return {side: f"{1e3 * timing.median(side) / NEW:.3g} ms/step" for side in timing.seconds}
 
 
-def screen_quality(name: str, bank: LensBank, states: torch.Tensor) -> Iterator[Figure]:
+def screen_quality(name: str, bank: LensBank, states: Mapping[Site, torch.Tensor]) -> Iterator[Figure]:
     """Recall of readings above threshold on written text that no threshold saw, and what passes."""
-    fresh = dict.fromkeys(bank.sites, states[1::2])
-    full = bank.score(fresh, full=True).logit
+    full = bank.score(states, full=True).logit
     wanted = full >= torch.tensor([row.threshold_logit for row in bank.rows], device=full.device)
-    some = bank.score(fresh)
+    some = bank.score(states)
     recall = float((some.passed & wanted).sum() / wanted.sum().clamp(min=1))
     note = f"{some.computed / full.numel():.2%} of pairs pass, {float(wanted.float().mean()):.2%} are readings"
     yield Figure("lenses", f"{name}: recall of readings above threshold", recall, "", at_least(0.99), note=note)
 
 
-def written_states(model: Model, engine: TransformersEngine) -> torch.Tensor:
+def written_states(model: Model, engine: TransformersEngine, sites: Sequence[Site]) -> dict[Site, torch.Tensor]:
     """States of text that the model writes, at every position."""
     done = engine.generate([Request(tuple(model.encode(one)), 96, ignore_eos=True) for one in PROMPTS])
-    found = []
+    found: dict[Site, list[torch.Tensor]] = {site: [] for site in sites}
     for prompt, one in zip(PROMPTS, done, strict=True):
         ids = torch.tensor([[*model.encode(prompt), *one.tokens]], device=model.device)
-        with torch.inference_mode(), tap(model, [Site(BLOCK)]) as trace:
+        with torch.inference_mode(), tap(model, sites) as trace:
             model.net(input_ids=ids, use_cache=False)
-        found.append(trace[Site(BLOCK)][0].clone())
-    return torch.cat(found)
+        for site in sites:
+            found[site].append(trace[site][0].clone())
+    return {site: torch.cat(parts) for site, parts in found.items()}
 
 
 def separate_bank(model: Model, states: torch.Tensor) -> LensBank:
