@@ -75,10 +75,8 @@ def test_every_example_of_the_help_works(ftw: Ftw, example: str) -> None:
         json.loads(ran.out)
 
 
-@pytest.mark.parametrize("example", FAST)
+@pytest.mark.parametrize("example", [one for one in FAST if "--json" not in one])
 def test_every_verb_gives_one_json_document_and_nothing_else(ftw: Ftw, example: str) -> None:
-    if "--json" in example:
-        pytest.skip("is run as it stands")
     ran = ftw(*shlex.split(example)[1:], "--json")
     assert ran.code == 0, ran.err
     json.loads(ran.out)
