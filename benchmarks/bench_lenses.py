@@ -1,8 +1,8 @@
 """What the monitor adds to a decode step of the reference model: all concepts at every token, one request and sixteen.
 
-Each side writes the same tokens greedily through the same engine; only the controllers differ. The bundled pack's lenses
-share their first layer. A pack of random lenses of the same size, each with its own first layer and a screen that lets
-seven of them pass at each token, shows what screen and cascade cost where nothing is shared; its full bank beside it.
+Each side writes the same tokens greedily through the same engine; only the controllers differ. The bundled pack's
+lenses share their first layer. A pack of random lenses of the same size, each with its own first layer and a screen
+that lets seven pass at each token shows what screen and cascade cost where nothing is shared; its full bank beside.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,3 +1,4 @@
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ftw.hat.steering import Directions, load_directions, save_directions, train_directions
-from ftw.hat.steering.table import default_block
+from ftw.hat.steering import Directions, Evaluator, Steer, load_directions, save_directions, train_directions
+from ftw.hat.steering.evaluation import Effect
+from ftw.hat.steering.table import DAMAGED, ENOUGH, STEP, WHOLE, default_block, search_gains
 from ftw.substrate.errors import (
     FingerprintMismatch,
     NumericError,
@@ -104,7 +106,8 @@ def test_directions_are_trained_for_concepts_whose_words_can_be_told(model: Mode
     assert table.site == Site(default_block(4))
     assert bool((table.gains > 0).all())
     assert table.fingerprint == model.fingerprint
-    assert told[-1] == ("calibrating directions", 2, 2)
+    assert ("calibrating directions", 2, 2) in told
+    assert ("steering, round 1", 2, 2) in told
 
 
 def test_a_block_that_is_not_there_is_refused(model: Model) -> None:
@@ -124,3 +127,30 @@ def _first_letters(model: Model) -> object:
     tokenizer = tiny_tokenizer()
     tokenizer.__class__ = Letters
     return tokenizer
+
+
+class Scripted(Evaluator):
+    """An evaluator that tells what it was told to: (multiple, perplexity ratio) per concept and round."""
+
+    def __init__(self, script: dict[str, list[tuple[float, float]]]) -> None:
+        self.script = {term: list(told) for term, told in script.items()}
+
+    def measure(self, steers: Sequence[Steer], words: Mapping[str, Collection[str]]) -> list[Effect]:
+        told = [(steer, self.script[steer.direction.term].pop(0)) for steer in steers]
+        return [
+            Effect(s.direction.term, s.strength, 0.1, 0.01, multiple, ratio, 1, "") for s, (multiple, ratio) in told
+        ]
+
+
+def test_gains_follow_what_is_written_and_right_ones_are_left_alone(table: Directions) -> None:
+    weak, fine, broken = (ENOUGH / 2, WHOLE - 0.1), (2 * ENOUGH, WHOLE), (2 * ENOUGH, DAMAGED + 0.1)
+    scripted = Scripted({"Food": [weak, weak], "Animal": [fine], "Sea": [broken, fine]})
+    words = {term: ["x"] for term in table.terms}
+    found = search_gains(scripted, table, words)
+    assert found.gains.tolist() == pytest.approx([0.2 * STEP**2, 0.3, 0.4 / STEP])
+    assert not any(scripted.script.values())
+
+
+def test_a_concept_without_words_to_count_keeps_its_gain(table: Directions) -> None:
+    found = search_gains(Scripted({"Food": [(0.0, 1.0)]}), table, {"Food": ["x"]}, rounds=1)
+    assert found.gains.tolist() == pytest.approx([0.2 * STEP, 0.3, 0.4])

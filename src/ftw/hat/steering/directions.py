@@ -18,6 +18,11 @@ from ftw.substrate.model import Model
 from ftw.substrate.taps import tap
 from ftw.substrate.types import Edit, Site
 
+_ENOUGH = 2
+"""So many words of one token tell a concept by themselves."""
+_LONG = 4
+"""The first token of a longer word tells it from this many letters on."""
+
 
 def difference_of_means(
     states: Mapping[str, Float[Tensor, "_ d_model"]], *, whiten: float | None = None
@@ -99,17 +104,18 @@ def _mean_gradient(logp: Tensor, push: Tensor, counted: Tensor, tokens: Sequence
 def word_tokens(model: Model, words: Sequence[str]) -> tuple[int, ...]:
     """The token ids that stand for words in running text, after a space.
 
-    Words of one token count; where there is none, those of several count with their first token if it has at least
-    three letters. (Mixing both points to what else begins that way, and halves the effect.) UsageError without a
-    tokenizer.
+    Words of one token count. Where there are fewer than two of them, words of several tokens count with their first
+    one if it has at least four letters: shorter ones point to what else begins that way, and so do all of them where
+    whole words are enough (measured: half the effect). Raises UsageError without a tokenizer.
     """
     if model.tokenizer is None:
         raise UsageError(f"{model.name} has no tokenizer: words cannot be told")
     spelled = [model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words]
     whole = dict.fromkeys(int(ids[0]) for ids in spelled if len(ids) == 1)
-    if whole:
+    if len(whole) >= _ENOUGH:
         return tuple(whole)
-    return tuple(dict.fromkeys(int(ids[0]) for ids in spelled if ids and len(model.decode(ids[:1]).strip()) >= 3))
+    parts = (int(ids[0]) for ids in spelled if len(ids) > 1 and len(model.decode(ids[:1]).strip()) >= _LONG)
+    return tuple(dict.fromkeys([*whole, *parts]))
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -129,4 +135,5 @@ def unit(vectors: Float[Tensor, "concept d_model"], names: Sequence[str]) -> Flo
         raise NumericError(
             f"no direction for {names[int(good.logical_not().nonzero()[0])]!r}: it is zero or not finite"
         )
-    return rows / norms[:, None]
+    found: Tensor = rows / norms[:, None]
+    return found

@@ -83,7 +83,8 @@ class _Written:
 class Evaluator:
     """Writes seeded continuations of neutral prompts with and without steering, all of one call in one batch.
 
-    `repeats` continuations of each prompt, `tokens` long, at `temperature`. The same seed gives the same figures.
+    `repeats` continuations of each prompt (`base_repeats` on the unsteered side, which is written once and decides how
+    rare a word can be told to be), `tokens` long, at `temperature`. The same seed gives the same figures.
     """
 
     def __init__(
@@ -92,16 +93,19 @@ class Evaluator:
         *,
         prompts: Sequence[str] = NEUTRAL_PROMPTS,
         repeats: int = 8,
+        base_repeats: int | None = None,
         tokens: int = 40,
         temperature: float = 0.7,
         seed: int = 0,
         engine: TransformersEngine | None = None,
     ) -> None:
-        if not prompts or repeats < 1:
+        base_repeats = base_repeats or repeats
+        if not prompts or min(repeats, base_repeats) < 1:
             raise UsageError(f"{len(prompts)} prompts, {repeats} times: there is nothing to write")
         self.model = model
         self.engine = engine or TransformersEngine(model)
-        self._prompts = [prompt for _ in range(repeats) for prompt in prompts]
+        self._prompts = [prompt for _ in range(max(repeats, base_repeats)) for prompt in prompts]
+        self._counts = repeats * len(prompts), base_repeats * len(prompts)
         self._ids = [tuple(model.encode(prompt)) for prompt in self._prompts]
         self._tokens = tokens
         self._temperature = temperature
@@ -110,7 +114,7 @@ class Evaluator:
     @cached_property
     def base(self) -> _Written:
         """The unsteered side, written once."""
-        return self._write([()])[0]
+        return self._write([()], self._counts[1])[0]
 
     def contexts(self, n: int) -> list[list[int]]:
         """Token ids of `n` unsteered texts with their prompts: neutral text in the model's own words."""
@@ -126,7 +130,9 @@ class Evaluator:
         if bare:
             raise UsageError(f"no words of {', '.join(bare)} to count: give at least one for each concept")
         base, effects = self.base, []
-        for steer, written in zip(steers, self._write([steer_edits([s]) for s in steers]), strict=True):
+        for steer, written in zip(
+            steers, self._write([steer_edits([s]) for s in steers], self._counts[0]), strict=True
+        ):
             term = steer.direction.term
             rate, _ = word_rate(written.texts, words[term])
             base_rate, count = word_rate(base.texts, words[term])
@@ -136,21 +142,20 @@ class Evaluator:
             effects.append(Effect(term, steer.strength, rate, base_rate, multiple, ratio, len(written.texts), sample))
         return effects
 
-    def _write(self, sides: Sequence[Sequence[Edit]]) -> list[_Written]:
-        """Every side's continuations. Continuation i has the same seed on all sides."""
+    def _write(self, sides: Sequence[Sequence[Edit]], n: int) -> list[_Written]:
+        """The first `n` continuations of every side. Continuation i has the same seed on all sides."""
         requests = [
             Request(
                 ids, self._tokens, Sampling(temperature=self._temperature, seed=self._seed + at), edits=tuple(edits)
             )
             for edits in sides
-            for at, ids in enumerate(self._ids)
+            for at, ids in enumerate(self._ids[:n])
         ]
         done = self.engine.generate(requests)
-        n = len(self._ids)
         return [self._judged(done[at * n : (at + 1) * n]) for at in range(len(sides))]
 
     def _judged(self, done: Sequence[Completion]) -> _Written:
-        pairs = [(ids, one.tokens) for ids, one in zip(self._ids, done, strict=True)]
+        pairs = [(ids, one.tokens) for ids, one in zip(self._ids, done, strict=False)]
         nats = sum(part.sum().item() for part in continuation_nats(self.model, pairs))
         return _Written([one.text for one in done], nats, sum(len(one.tokens) for one in done))
 

@@ -5,7 +5,7 @@ The rule of the file: a table belongs to one model and one block, and says so.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ftw.hat.steering.directions import unit, word_gradient, word_tokens
-from ftw.hat.steering.edits import Direction
-from ftw.hat.steering.evaluation import Evaluator, calibrated
+from ftw.hat.steering.edits import Direction, Steer
+from ftw.hat.steering.evaluation import Effect, Evaluator, calibrated
 from ftw.substrate.errors import (
     FingerprintMismatch,
     NumericError,
@@ -33,12 +33,19 @@ from ftw.substrate.types import Site
 
 FILE = "directions.safetensors"
 FORMAT = "ftw-directions/1"
-MULTIPLE = 20.0
+MULTIPLE = 25.0
 """How many times more often the default strength is expected to choose a token of the concept …"""
-DAMAGE = 0.6
+DAMAGE = 0.55
 """… unless that costs more nats per token than this. See `expected`."""
 CONTEXTS = 16
 """Neutral texts that gradients are taken in; half of them measure the damage."""
+ENOUGH = 8.0
+"""A concept whose words come this many times more often needs no harder push."""
+WHOLE, DAMAGED = 1.38, 1.52
+"""Perplexity ratios below which a text bears a harder push, and above which it needs a weaker one."""
+STEP = 1.12
+_TOGETHER = 32
+"""Concepts that are written in one batch."""
 _KEYS = ("format", "fingerprint", "block", "terms")
 Progress = Callable[[str, int, int], None]
 
@@ -83,13 +90,15 @@ def train_directions(
     multiple: float = MULTIPLE,
     damage: float = DAMAGE,
     seed: int = 0,
+    rounds: int = 2,
     progress: Progress = lambda what, done, total: None,
 ) -> Directions:
     """A direction for every concept of `words` (its member words), with a gain that DEFAULT_STRENGTH is right for.
 
     The gradient of the probability of the concept's words over neutral text that the model writes itself, then the
-    gain at which they are expected `multiple` times more often, as far as `damage` allows. A concept none of whose words the tokenizer lets
-    tell apart is left out. Raises SiteError for a block that is not there, UsageError if no concept is left.
+    gain at which they are expected `multiple` times more often, as far as `damage` allows, then `search_gains` for
+    `rounds` rounds. A concept none of whose words the tokenizer lets tell apart is left out. Raises SiteError for a
+    block that is not there, UsageError if no concept is left.
     """
     site = Site(default_block(model.n_layers) if block is None else block)
     if not 0 <= site.layer < model.n_layers:
@@ -107,7 +116,47 @@ def train_directions(
         made.append(calibrated(model, start, known[term], contexts[: CONTEXTS // 2], multiple=multiple, damage=damage))
         progress("calibrating directions", at + 1, len(known))
     gains = torch.tensor([one.gain for one in made])
-    return Directions(tuple(known), site, vectors.cpu(), gains, model.fingerprint)
+    table = Directions(tuple(known), site, vectors.cpu(), gains, model.fingerprint)
+    if not rounds:
+        return table
+    evaluator = Evaluator(model, repeats=3, base_repeats=16, seed=seed)
+    return search_gains(evaluator, table, words, rounds=rounds, progress=progress)
+
+
+def search_gains(
+    evaluator: Evaluator,
+    table: Directions,
+    words: Mapping[str, Sequence[str]],
+    *,
+    rounds: int = 2,
+    progress: Progress = lambda what, done, total: None,
+) -> Directions:
+    """The table with gains corrected by text that is really written at DEFAULT_STRENGTH.
+
+    In each round a concept that shows too little (see ENOUGH) in text that is still whole is pushed a step harder, and
+    one whose text suffers is pushed a step less. Concepts that are right are not written again.
+    """
+    gains, open_terms = table.gains.clone(), [term for term in table.terms if words.get(term)]
+    place = {term: at for at, term in enumerate(table.terms)}
+    for turn in range(rounds):
+        left: list[str] = []
+        for start in range(0, len(open_terms), _TOGETHER):
+            part = open_terms[start : start + _TOGETHER]
+            steers = [Steer(replace(table.direction(term), gain=float(gains[place[term]]))) for term in part]
+            for effect in evaluator.measure(steers, words):
+                factor = _correction(effect)
+                gains[place[effect.term]] *= factor
+                left += [effect.term] if factor != 1 else []
+            progress(f"steering, round {turn + 1}", start + len(part), len(open_terms))
+        open_terms = left
+    return replace(table, gains=gains)
+
+
+def _correction(effect: Effect) -> float:
+    """By what a gain is multiplied after what it did."""
+    if effect.perplexity_ratio > DAMAGED:
+        return 1 / STEP
+    return STEP if effect.multiple < ENOUGH and effect.perplexity_ratio < WHOLE else 1.0
 
 
 def save_directions(folder: Path, table: Directions) -> None:
