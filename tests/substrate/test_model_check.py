@@ -103,7 +103,7 @@ def test_a_check_tells_verdict_anatomy_and_memory(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     check = check_model(ModelSpec(name=str(folder), device="cpu"))
     assert check.summary == {
-        "model": "model",
+        "model": str(folder),
         "architecture": "LlamaForCausalLM",
         "exact": True,
         "max_abs_error": 0.0,

@@ -69,7 +69,7 @@ def check_model(spec: ModelSpec | str, *, settings: Settings | None = None) -> M
     if model.checkpoint is not None:
         memory = estimate(model.checkpoint, model.net.config, model.dtype)
     return ModelCheck(
-        gate=gate(model.net, model.arch, model=model.name),
+        gate=gate(model.net, model.arch, model=spec.name),
         anatomy=describe(model),
         memory=memory,
         free_bytes=free_bytes(model.device),

@@ -15,7 +15,8 @@ from ftw.hat.monitoring.monitor import Monitor
 from ftw.hat.steering import Direction, load_directions
 from ftw.map.registry.concept_pack import ConceptPack, bundled_concept_pack
 from ftw.map.registry.lens_pack import bundled_lens_packs, open_lens_pack
-from ftw.substrate.config import Settings
+from ftw.substrate.check import ModelCheck, check_model
+from ftw.substrate.config import ModelSpec, Settings
 from ftw.substrate.errors import PackError
 from ftw.substrate.model import Model, load
 from ftw.substrate.types import Controller
@@ -23,17 +24,27 @@ from ftw.ui.cli.output import Out
 from ftw.ui.reading import Lenses, Read
 
 
-def open_model(name: str | None, out: Out, *, fingerprint: bool = True) -> Model:
+def open_model(name: str | None, out: Out) -> Model:
     """The model named, or that of the settings. Its fingerprint is computed here, where a person is told to wait."""
+    settings, spec = _asked(name)
+    with out.busy(f"Loading {spec.name}"):
+        model = load(spec, settings=settings)
+        _ = model.fingerprint
+    return model
+
+
+def judge_model(name: str, out: Out) -> ModelCheck:
+    """The identity gate's verdict on the model named, its anatomy and memory."""
+    settings, spec = _asked(name)
+    with out.busy(f"Checking {spec.name}"):
+        return check_model(spec, settings=settings)
+
+
+def _asked(name: str | None) -> tuple[Settings, ModelSpec]:
     # what transformers warns of, we either raise with a way out or do on purpose; our stderr tells one story
     logging.getLogger("transformers").setLevel(logging.ERROR)
     settings = Settings.from_env()
-    spec = settings.spec(name)
-    with out.busy(f"Loading {spec.name}"):
-        model = load(spec, settings=settings)
-        if fingerprint:
-            _ = model.fingerprint
-    return model
+    return settings, settings.spec(name)
 
 
 def open_concepts(name: str) -> ConceptPack:
