@@ -80,6 +80,7 @@ def measure(what: str, make: Callable[[], Subject], context: Context, *, rounds:
     sides = {
         "bare": make().forward,
         "plain hooks": plain_hooks(make()),
+        "plain hooks that add": plain_hooks(make(), direction),
         "reads": taps_around(make(), reads=sites),
         "edits": taps_around(make(), edits=adds),
         "one-off tap": visit,
@@ -88,23 +89,28 @@ def measure(what: str, make: Callable[[], Subject], context: Context, *, rounds:
     common = {"benchmark": "taps", "medians": timing.shown(), "rounds": timing.rounds}
     reads = timing.extra("reads", "plain hooks") * 1e3
     edits = timing.extra("edits", "bare") * 1e6 / BLOCKS
+    added = timing.extra("plain hooks that add", "bare") * 1e6 / BLOCKS
     once = timing.extra("one-off tap", "plain hooks") * 1e3
     claims = (
         ("reading 16 blocks, over plain hooks", reads, "ms", at_most(0.1)),
         ("an additive edit, per block and token", edits, "us", at_most(10)),
+        ("the same by a plain hook, per block and token", added, "us", None),
         ("a one-off tap that reads 16 blocks, over plain hooks", once, "ms", None),
     )
     for claim, value, unit, goal in claims:
         yield Figure(claim=f"{claim}; {what}", value=value, unit=unit, goal=goal, **common)
 
 
-def plain_hooks(subject: Subject) -> Callable[[], None]:
-    """The least that a reader can do: one forward hook per block that keeps its output."""
+def plain_hooks(subject: Subject, direction: Tensor | None = None) -> Callable[[], None]:
+    """The least that can be done: a forward hook per block that keeps its output, or adds `direction` to it."""
     seen: dict[int, Tensor] = {}
 
-    def keep(at: int) -> Callable[[nn.Module, tuple[object, ...], Tensor], None]:
-        def hook(_module: nn.Module, _args: tuple[object, ...], output: Tensor) -> None:
+    def keep(at: int) -> Callable[[nn.Module, tuple[object, ...], Tensor], Tensor | None]:
+        def hook(_module: nn.Module, _args: tuple[object, ...], output: Tensor) -> Tensor | None:
+            if direction is not None:
+                return output + direction
             seen[at] = output.detach()
+            return None
 
         return hook
 

@@ -167,15 +167,27 @@ class Taps:
         return self._blocks[site.layer].register_forward_hook(self._block_hook(site))
 
     def _block_hook(self, site: Site) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+        """What is only read takes this one function: between two blocks of a real model its code is never in a cache,
+        so that every further call would cost a microsecond or two."""
+        layer, d_model, is_grad = site.layer, self._d_model, self._grad
+
         def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
             if self not in _ARMED.get():
                 return None
-            bare = isinstance(output, Tensor)
-            stream = output if bare else _first_of(output, site)
-            changed = self._visit(site, stream)
+            stream = output if isinstance(output, Tensor) else _first_of(output, site)
+            shape = stream.shape
+            if len(shape) != 3 or shape[2] != d_model:
+                raise SiteError(_other_shape(site, shape, d_model))
+            reads, edits = self._plan[layer]
+            if reads:
+                version = 0 if stream.is_inference() else stream._version
+                self._trace._seen[layer] = stream if is_grad else stream.detach(), version
+            if not edits:
+                return None
+            changed = self._edited(site, stream, edits)
             if changed is stream:
                 return None
-            if bare:
+            if stream is output:
                 return changed
             return [changed, *output[1:]] if isinstance(output, list) else (changed, *output[1:])
 
@@ -188,25 +200,25 @@ class Taps:
             if self not in _ARMED.get():
                 return None
             stream = args[0] if args else kwargs["hidden_states"]
-            changed = self._visit(site, stream)
+            if stream.ndim != 3 or stream.shape[-1] != self._d_model:
+                raise SiteError(_other_shape(site, stream.shape, self._d_model))
+            reads, edits = self._plan[site.layer]
+            if reads:
+                self._trace._record(site.layer, stream if self._grad else stream.detach())
+            changed = self._edited(site, stream, edits)
             if changed is stream:
                 return None
             return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
 
         return hook
 
-    def _visit(self, site: Site, stream: Tensor) -> Tensor:
-        if stream.ndim != 3 or stream.shape[-1] != self._d_model:
-            raise SiteError(f"{site} gives {list(stream.shape)}, not the [batch, pos, {self._d_model}] of its anatomy")
-        reads, edits = self._plan[site.layer]
-        if reads:
-            self._trace._record(site.layer, stream if self._grad else stream.detach())
+    def _edited(self, site: Site, stream: Tensor, edits: Sequence["_Placed"]) -> Tensor:
         for item in edits:
             self.acting = item.origin
-            stream = item(stream)
+            stream = item.checked(stream, stream) if item.rows is None else item.on_rows(stream)
             if self._watch is not None:
                 self._watch(site, item.edit.label, stream)
-            self.acting = None
+        self.acting = None
         return stream
 
 
@@ -262,10 +274,10 @@ class _Placed:
         """How many leading rows of the batch these are; -1 when they are others."""
         self.index: Tensor | None = None
 
-    def __call__(self, stream: Tensor) -> Tensor:
+    def on_rows(self, stream: Tensor) -> Tensor:
         """`stream` with the edit applied to its rows. A new tensor; `stream` is left as it was."""
         if self.rows is None or self.prefix == stream.shape[0]:
-            return self._checked(stream, stream)
+            return self.checked(stream, stream)
         if not self.rows:
             return stream
         if self.last >= stream.shape[0]:
@@ -273,17 +285,19 @@ class _Placed:
         if self.index is None or self.index.device != stream.device:
             self.index = torch.tensor(self.rows, device=stream.device)
         part = stream[: self.prefix] if self.prefix > 0 else self._select(stream, self.rows)
-        return stream.index_copy(0, self.index, self._checked(part, stream))
+        return stream.index_copy(0, self.index, self.checked(part, stream))
 
     def _select(self, stream: Tensor, rows: tuple[int, ...]) -> Tensor:
         if len(rows) == 1:
             return stream[rows[0] : rows[0] + 1]
         return stream.index_select(0, self.index) if self.index is not None else stream[list(rows)]
 
-    def _checked(self, part: Tensor, owner: Tensor) -> Tensor:
-        version = _version(owner)
+    def checked(self, part: Tensor, owner: Tensor) -> Tensor:
+        """What the edit makes of `part`, which is `owner` or rows of it. Raises EditError."""
+        counts = not owner.is_inference()
+        version = owner._version if counts else 0
         new = self.edit.apply(part)
-        if _version(owner) != version:
+        if counts and owner._version != version:
             raise EditError(
                 f"edit {self.edit.label!r} at {self.edit.site} wrote into its argument: return a new tensor"
             )
@@ -312,6 +326,10 @@ def _first_of(output: Any, site: Site) -> Tensor:
     raise SiteError(
         f"{site} of this model gives {type(output).__name__}, neither a tensor nor a tuple that starts with one"
     )
+
+
+def _other_shape(site: Site, shape: torch.Size, d_model: int) -> str:
+    return f"{site} gives {list(shape)}, not the [batch, pos, {d_model}] of its anatomy"
 
 
 def _version(tensor: Tensor) -> int:
