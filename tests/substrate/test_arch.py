@@ -77,7 +77,9 @@ def test_a_one_percent_error_in_one_norm_weight_fails_the_gate() -> None:
 
 def test_an_exact_gate_requires_nothing_more() -> None:
     net = tiny_net()
-    gate(net, find(net)).require()
+    verdict = gate(net, find(net))
+    verdict.require()
+    assert verdict.refused is None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ftw.substrate.config import ModelSpec, Settings
+from ftw.substrate.config import ModelSpec, PocSettings, Settings
 from ftw.substrate.errors import ConfigError
 
 
@@ -69,3 +69,55 @@ def test_specs_cannot_be_changed() -> None:
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTW_MODEL", "tiny")
     assert Settings.from_env().model == "tiny"
+
+
+# --- the proof service
+
+
+def test_the_proof_service_has_the_networks_defaults() -> None:
+    settings = PocSettings.from_env({"HOME": "/home/x"})
+    assert (settings.callback_interval_sec, settings.generate_chunk_timeout_sec) == (5, 60)
+    assert (settings.generate_result_ttl_sec, settings.rpc_timeout_ms) == (300, 60_000)
+    assert (settings.batch_size_default, settings.max_queued_nonces, settings.nan_kill_threshold) == (32, 100_000, 3)
+    assert (settings.profile, settings.seq_len, settings.priority) == ("artifact-k12", 256, "chat")
+    assert settings.journal == Path("/home/x/.cache/ftw/poc.sqlite")
+    assert settings.signing_key == Path("/home/x/.cache/ftw/poc.key.pem")
+
+
+def test_every_variable_of_the_proof_service_is_read() -> None:
+    values = {"POC_CALLBACK_ALLOW": "10.0.0.0/8", "POC_PROFILE": "distance-k64", "POC_PRIORITY": "proof"}
+    values |= {"POC_JOURNAL": "/j/a.db", "POC_SIGNING_KEY": "/k/key.pem"}
+    numbers = {f"POC_{name.upper()}": "7" for name in PocSettings.model_fields if f"POC_{name.upper()}" not in values}
+    settings = PocSettings.from_env(values | numbers)
+    for variable, value in (values | numbers).items():
+        assert str(getattr(settings, variable.removeprefix("POC_").lower())).removesuffix(".0") == value
+
+
+def test_a_signing_key_lies_beside_its_journal() -> None:
+    assert PocSettings.from_env({"POC_JOURNAL": "/j/a.db"}).signing_key == Path("/j/a.key.pem")
+    assert PocSettings.from_env({"FTW_CACHE_DIR": "/c"}).journal == Path("/c/poc.sqlite")
+
+
+def test_an_unknown_variable_of_the_proof_service_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"POC_CALLBACK_INTERVAL is not a setting.*mean POC_CALLBACK_INTERVAL_SEC\?"):
+        PocSettings.from_env({"POC_CALLBACK_INTERVAL": "5"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("POC_CALLBACK_INTERVAL_SEC", "0"),
+        ("POC_CALLBACK_INTERVAL_SEC", "nan"),
+        ("POC_GENERATE_RESULT_TTL_SEC", "inf"),
+        ("POC_RPC_TIMEOUT_MS", "0.5"),
+        ("POC_MAX_QUEUED_NONCES", "0"),
+        ("POC_NAN_KILL_THRESHOLD", "0"),
+        ("POC_FORWARD_ROWS", "0"),
+        ("POC_BATCH_SIZE_DEFAULT", "65537"),
+        ("POC_PRIORITY", "both"),
+        ("POC_STOP_DEADLINE_SEC", "-1"),
+    ],
+)
+def test_a_value_of_the_proof_service_out_of_bounds_is_an_error(variable: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{variable.removeprefix('POC_').lower()}: .*got '{value}'"):
+        PocSettings.from_env({variable: value})

@@ -64,18 +64,14 @@ class Settings(Strict):
     """FTW_DTYPE: see ModelSpec.dtype."""
     cache_dir: Path | None = None
     """FTW_CACHE_DIR: where fingerprints of large models are remembered. None: $XDG_CACHE_HOME/ftw or ~/.cache/ftw."""
+    token: str | None = Field(None, repr=False)
+    """FTW_TOKEN: what clients of `ftw serve` must send. None: nothing on loopback, a new one each time elsewhere."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
         """The settings of this process. Raises ConfigError for an unknown FTW_* variable, naming the nearest one."""
         env = os.environ if env is None else env
-        given = {key: value for key, value in env.items() if key.startswith("FTW_")}
-        known = {f"FTW_{name.upper()}": name for name in cls.model_fields}
-        for key in given:
-            if key not in known:
-                raise ConfigError(f"{key} is not a setting of ftw{_nearest(key, known)}")
-        values: dict[str, Any] = {known[key]: value for key, value in given.items() if value != ""}
-        settings = cls.read(values, source="environment")
+        settings = cls.read(_variables(env, "FTW_", cls.model_fields), source="environment")
         if settings.cache_dir is None:
             base = Path(env["XDG_CACHE_HOME"]) if env.get("XDG_CACHE_HOME") else Path(env.get("HOME", "~")) / ".cache"
             settings = settings.model_copy(update={"cache_dir": base.expanduser() / "ftw"})
@@ -84,6 +80,68 @@ class Settings(Strict):
     def spec(self, name: str | None = None) -> ModelSpec:
         """The model to use: `name` if given, else the setting; with the settings' device and dtype."""
         return ModelSpec(name=name or self.model, dtype=self.dtype, device=self.device)
+
+
+class PocSettings(Strict):
+    """The settings of the proof-of-compute service: one POC_* variable each, for example POC_PROFILE."""
+
+    callback_interval_sec: float = Field(5.0, gt=0, le=3600, allow_inf_nan=False)
+    """POC_CALLBACK_INTERVAL_SEC: seconds between two callbacks of a round."""
+    generate_chunk_timeout_sec: float = Field(60.0, gt=0, le=86400, allow_inf_nan=False)
+    """POC_GENERATE_CHUNK_TIMEOUT_SEC: seconds that one unit of an explicit request waits for a busy model."""
+    generate_result_ttl_sec: float = Field(300.0, gt=0, le=86400, allow_inf_nan=False)
+    """POC_GENERATE_RESULT_TTL_SEC: seconds for which the result of a queued request can be fetched."""
+    rpc_timeout_ms: int = Field(60_000, ge=1, le=3_600_000)
+    """POC_RPC_TIMEOUT_MS: milliseconds that one forward pass waits for the model before it is tried again."""
+    batch_size_default: int = Field(32, ge=1, le=65536)
+    """POC_BATCH_SIZE_DEFAULT: nonces per unit of work where a request names no batch_size."""
+    max_queued_nonces: int = Field(100_000, ge=1, le=10_000_000)
+    """POC_MAX_QUEUED_NONCES: nonces that may wait in the queue, those of the running request included."""
+    callback_max_artifacts: int = Field(1000, ge=1, le=1_000_000)
+    """POC_CALLBACK_MAX_ARTIFACTS: artifacts in one callback; what is more goes into further ones."""
+    callback_allow: str = ""
+    """POC_CALLBACK_ALLOW: hosts or networks, comma separated, that callbacks may go to though they are not public."""
+    nan_kill_threshold: int = Field(3, ge=1, le=1_000_000)
+    """POC_NAN_KILL_THRESHOLD: batches in a row with a NaN or an infinity after which a round has failed."""
+    profile: str = Field("artifact-k12", min_length=1)
+    """POC_PROFILE: the protocol profile that this server proves by."""
+    seq_len: int = Field(256, ge=1, le=1_048_576)
+    """POC_SEQ_LEN: positions per forward pass."""
+    k_dim: int = Field(0, ge=0, le=65536)
+    """POC_K_DIM: dimensions read. 0 stands for the profile's own number."""
+    forward_rows: int = Field(8, ge=1, le=65536)
+    """POC_FORWARD_ROWS: nonces per forward pass. It decides bits: prover and validator use the same number."""
+    priority: Literal["chat", "proof"] = "chat"
+    """POC_PRIORITY: who goes first where both want the model."""
+    journal: Path | None = None
+    """POC_JOURNAL: the journal's file. None: poc.sqlite in the cache folder."""
+    stop_deadline_sec: float = Field(5.0, ge=0, le=3600, allow_inf_nan=False)
+    """POC_STOP_DEADLINE_SEC: seconds that a stop waits for the running batch and for the last callbacks."""
+    signing_key: Path | None = None
+    """POC_SIGNING_KEY: the Ed25519 key that signs commitments, made on first use. None: beside the journal."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> "PocSettings":
+        """The settings of this process, with all paths filled in (FTW_CACHE_DIR decides where they lie).
+
+        Raises ConfigError for an unknown POC_* variable, naming the nearest one, and for a value out of bounds.
+        """
+        env = os.environ if env is None else env
+        settings = cls.read(_variables(env, "POC_", cls.model_fields), source="environment")
+        journal, key = settings.journal, settings.signing_key
+        if journal is None:
+            journal = (Settings.from_env(env).cache_dir or Path()) / "poc.sqlite"
+        return settings.model_copy(update={"journal": journal, "signing_key": key or journal.with_suffix(".key.pem")})
+
+
+def _variables(env: Mapping[str, str], prefix: str, fields: Iterable[str]) -> dict[str, str]:
+    """The variables with this prefix by field name; an empty one counts as unset, an unknown one raises ConfigError."""
+    known = {prefix + name.upper(): name for name in fields}
+    given = {key: value for key, value in env.items() if key.startswith(prefix)}
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{key} is not a setting of ftw{_nearest(key, known)}")
+    return {known[key]: value for key, value in given.items() if value != ""}
 
 
 def _complaints(error: ValidationError, known: Iterable[str]) -> list[str]:

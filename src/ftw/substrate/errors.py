@@ -6,7 +6,10 @@ FtwError
 │   ├── SiteError       an address that this model does not have
 │   ├── EditError       an edit gave back something else than a residual stream like the one it got
 │   ├── PromptTooLong   prompt and new tokens do not fit the context
-│   └── UnknownConcept  a concept that the pack does not hold; nearest names are given
+│   ├── UnknownConcept  a concept that the pack does not hold; nearest names are given
+│   ├── ParamsMismatch  a proof is asked of another model, length or k than the one deployed
+│   ├── UrlRefused      a callback url that no call may go to
+│   └── NotThere        what is asked for does not exist, or not yet
 ├── ModelError          the model cannot be used
 │   ├── ModelNotFound   no such folder or hub id
 │   ├── ModelBroken     files are missing, truncated or unreadable
@@ -16,9 +19,17 @@ FtwError
 │   └── FingerprintMismatch   an artefact made for one model is used with another
 ├── ProofError          a proof of compute cannot be made, or is not what it must be
 ├── NumericError        a NaN or infinity where a number must stand
+├── Busy                taken now: the same request can succeed later
+│   ├── LeaseTimeout    the model was not free in time
+│   ├── QueueFull       more work is queued than the queue takes
+│   └── AlreadyGenerating     a round is being generated
+├── Cancelled           called off by whoever asked, or by a stop
 ├── MissingExtra        an optional dependency is not installed; the pip line is given
 └── StorageError        no space, no permission, unreadable medium
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class FtwError(Exception):
@@ -51,6 +62,27 @@ class PromptTooLong(UsageError):
 
 class UnknownConcept(UsageError):
     """A concept that the pack does not hold. The message names the nearest ones."""
+
+
+class ParamsMismatch(UsageError):
+    """A proof is asked of another model, length or k than the one deployed. Both sides are kept for the answer."""
+
+    def __init__(self, requested: Mapping[str, Any], deployed: Mapping[str, Any]) -> None:
+        self.requested = dict(requested)
+        self.deployed = dict(deployed)
+        wrong = [name for name, value in self.requested.items() if self.deployed.get(name) != value]
+        told = ", ".join(
+            f"{name} is {self.requested[name]!r}, deployed is {self.deployed.get(name)!r}" for name in wrong
+        )
+        super().__init__(f"this server proves something else: {told}. Ask for what is deployed")
+
+
+class UrlRefused(UsageError):
+    """A callback url that no call may go to. The message gives the reason and never quotes the url."""
+
+
+class NotThere(UsageError):
+    """What is asked for does not exist, or not yet: a round, a nonce, a sealed batch."""
 
 
 class ModelError(FtwError):
@@ -87,6 +119,26 @@ class ProofError(FtwError):
 
 class NumericError(FtwError):
     """A NaN or an infinity where a number must stand."""
+
+
+class Busy(FtwError):
+    """Taken now: the same request can succeed later."""
+
+
+class LeaseTimeout(Busy):
+    """The model was not free in time."""
+
+
+class QueueFull(Busy):
+    """More work is queued than the queue takes."""
+
+
+class AlreadyGenerating(Busy):
+    """A round is being generated, and what was asked has to wait for its end."""
+
+
+class Cancelled(FtwError):
+    """Called off by whoever asked for it, or by a stop."""
 
 
 class MissingExtra(FtwError):

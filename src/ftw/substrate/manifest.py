@@ -1,12 +1,10 @@
-"""Canonical JSON, digests, and artefact folders: a `manifest.json` beside a `tensors.safetensors`.
+"""Artefact folders: a `manifest.json` beside a `tensors.safetensors`.
 
 The rule of the file: what is saved is complete or not there at all, and what is loaded is what was saved.
 """
 
 import errno
-import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -18,31 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ftw.substrate.errors import NumericError, PackError, StorageError
+from ftw.substrate.canonical import canonical_json, sha256_hex
+from ftw.substrate.errors import PackError, StorageError
+
+__all__ = ["canonical_json", "load_artifact", "save_artifact", "sha256_hex", "write_atomically"]
 
 MANIFEST = "manifest.json"
 TENSORS = "tensors.safetensors"
-SAFE_INT = 2**53 - 1
-"""Larger integers do not survive a JSON parser that reads numbers as doubles."""
-
-
-def canonical_json(obj: object) -> bytes:
-    """The one JSON text of `obj` after RFC 8785: keys sorted by UTF-16, no spaces, numbers as ECMAScript prints them.
-
-    Raises NumericError for NaN, infinities and integers beyond 2**53 - 1, TypeError for what JSON does not have.
-    """
-    return _canonical(obj, "$").encode("utf-8")
-
-
-def sha256_hex(data: bytes | Path) -> str:
-    """SHA-256 of bytes, or of a file's content, as 64 hex digits."""
-    if isinstance(data, bytes):
-        return hashlib.sha256(data).hexdigest()
-    try:
-        with data.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise StorageError(f"{data} cannot be read: {error.strerror}") from error
 
 
 def save_artifact(folder: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -133,50 +113,3 @@ def _swap(fresh: Path, folder: Path) -> None:
 def _storage(path: Path, error: OSError) -> str:
     hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the path and its permissions"
     return f"{path}: {error.strerror or error}; {hint}"
-
-
-def _canonical(obj: object, path: str) -> str:
-    if obj is None or isinstance(obj, bool | str):
-        return json.dumps(obj, ensure_ascii=False)
-    if isinstance(obj, int):
-        if abs(obj) > SAFE_INT:
-            raise NumericError(f"{path} is {obj}: integers beyond 2**53 - 1 do not survive JSON; write it as a string")
-        return str(int(obj))
-    if isinstance(obj, float):
-        return _number(obj, path)
-    if isinstance(obj, Mapping):
-        for key in obj:
-            if not isinstance(key, str):
-                raise TypeError(f"{path}: key {key!r} is not a string")
-        keys = sorted(obj, key=lambda key: key.encode("utf-16-be"))
-        return (
-            "{"
-            + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_canonical(obj[k], f'{path}.{k}')}" for k in keys)
-            + "}"
-        )
-    if isinstance(obj, list | tuple):
-        return "[" + ",".join(_canonical(item, f"{path}[{i}]") for i, item in enumerate(obj)) + "]"
-    raise TypeError(f"{path} is a {type(obj).__name__}: JSON has none")
-
-
-def _number(value: float, path: str) -> str:
-    """A double as ECMAScript's Number::toString prints it (RFC 8785, 3.2.2.3)."""
-    if not math.isfinite(value):
-        raise NumericError(f"{path} is {value}: JSON has no such number")
-    if value == 0:
-        return "0"
-    sign, value = ("-", -value) if value < 0 else ("", value)
-    mantissa, exponent = f"{value!r}e0".split("e")[:2] if "e" not in repr(value) else repr(value).split("e")
-    whole, _, fraction = mantissa.partition(".")
-    digits = (whole + fraction).lstrip("0")
-    point = len(whole) + int(exponent) - (len(whole + fraction) - len(digits))
-    digits = digits.rstrip("0")
-    n = len(digits)
-    if 0 < point <= 21:
-        text = digits.ljust(point, "0") if n <= point else f"{digits[:point]}.{digits[point:]}"
-    elif -6 < point <= 0:
-        text = "0." + "0" * -point + digits
-    else:
-        shift = point - 1
-        text = f"{digits[0]}{'.' + digits[1:] if n > 1 else ''}e{'+' if shift > 0 else '-'}{abs(shift)}"
-    return sign + text

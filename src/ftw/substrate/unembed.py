@@ -112,14 +112,19 @@ def _flat(arch: Arch, resid: Tensor) -> Tensor:
 def _hidden(arch: Arch, flat: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
     """The head's input in fp32, chunk by chunk of rows; one empty chunk where there are no rows."""
     for start in range(0, max(len(flat), 1), rows):
-        # [1, row, d_model]: models may index batch and position in their norms
-        h = flat[start : start + rows].float()[None] * arch.gain
-        for module in arch.tail:
-            h = _in_fp32(module, h)
-        yield start, h[0]
+        yield start, head_input(arch, flat[start : start + rows])
 
 
-def _in_fp32(module: nn.Module, h: Tensor) -> Tensor:
+def head_input(arch: Arch, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch width"]:
+    """What the head is given for a stream after the last block: the model's own tail, run in fp32."""
+    # [1, row, d_model]: models may index batch and position in their norms
+    h = _flat(arch, resid).float()[None] * arch.gain
+    for module in arch.tail:
+        h = in_fp32(module, h)
+    return h[0].view(*resid.shape[:-1], h.shape[-1])
+
+
+def in_fp32(module: nn.Module, h: Tensor) -> Tensor:
     """Runs a module of the model with its weights read as fp32; the module itself is not touched."""
     named = [*module.named_parameters(), *module.named_buffers()]
     state = {key: _fixed(value, h.device) for key, value in named}
