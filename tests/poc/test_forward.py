@@ -305,3 +305,46 @@ def test_inputs_exist_only_during_a_pass(prover):
 
 def test_the_default_rows_are_those_of_the_module(model):
     assert Prover(model, ROUND).rows == forward.ROWS
+
+
+# --- one pass at a time
+
+
+def test_a_batch_gives_the_artifacts_of_its_nonces_whatever_comes_then(model, prover):
+    expected = {one.nonce: one for one in prover.artifacts(range(6))}
+    for nonces, then in (((3, 1), (0, 2)), ((0, 2), ()), ((5, 4, 2, 0), (1,)), ((3,), (9, 8, 7))):
+        batch = prover.batch(nonces, then)
+        assert batch.nonces == nonces
+        assert batch.artifacts == tuple(expected[nonce] for nonce in nonces)
+
+
+def test_a_batch_says_how_long_each_stage_took(model):
+    ticks = iter([0.0, 1.0, 3.0, 7.0, 20.0, 36.0])
+    batch = Prover(model, ROUND, rows=2, clock=lambda: next(ticks)).batch([0])
+    assert batch.seconds == (1.0, 2.0, 4.0, 16.0)
+
+
+@pytest.mark.parametrize("nonces", [(), (0, 1, 2, 3, 4)])
+def test_a_batch_of_no_or_too_many_nonces_is_an_error(prover, nonces):
+    with pytest.raises(ConfigError, match=r"takes 1\.\.4"):
+        prover.batch(nonces)
+
+
+def test_after_a_batch_that_failed_no_hook_is_left_and_the_prover_goes_on(six):
+    model = tiny()
+    prover = Prover(model, ROUND, rows=4)
+    weight = model.net.base_model.norm.weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight[3] = float("nan")
+    with pytest.raises(NumericError, match="not finite"):
+        prover.batch([0, 1], [2, 3])
+    real = model.net.base_model.layers[2].forward
+    model.net.base_model.layers[2].forward = None
+    with pytest.raises(TypeError):
+        prover.batch([0, 1], [2, 3])
+    model.net.base_model.layers[2].forward = real
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.net.modules())
+    with torch.no_grad():
+        weight.copy_(kept)
+    assert decode(prover.batch([2, 3]).artifacts[0].vector_b64, 12).tobytes() == six[2].numpy().tobytes()

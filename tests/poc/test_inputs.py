@@ -1,15 +1,20 @@
 """Normals and input embeddings are the reference's, and a row depends on its nonce alone."""
 
 import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from ftw.poc import inputs
-from ftw.poc.inputs import fill_normals, input_embeddings
+from ftw.poc import inputs_cpu
+from ftw.poc.inputs import fill_normals, fill_with_torch, input_embeddings
 from ftw.poc.normals import normals, uniforms, unit_normals
-from ftw.poc.seeds import SeedStrings, seed32, seed_words
+from ftw.poc.seeds import SeedStrings, mix, seed32, seed_words
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data/poc/poc_reference_vectors.json").read_text())
 STRINGS = SeedStrings("block", "key")
@@ -51,12 +56,49 @@ def test_inputs_equal_the_reference(case):
     assert torch.allclose(x.double().sum(1), torch.tensor(case["input_sum"]).double(), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 64, 1023, 3 * inputs.CPU_PAIRS + 5])
-def test_the_fast_form_equals_the_plain_one_to_the_last_bit(count):
-    seeds = [seed32(f"row {i}") for i in range(3)] + [0, 0xFFFFFFFF, 0x80000000]
-    out = torch.empty(len(seeds), count)
-    fill_normals(out, seeds)
-    assert torch.equal(out, normals(torch.tensor(seeds), count))
+SEEDS = [*(seed32(f"row {i}") for i in range(9)), 0, 0xFFFFFFFF, 0x80000000]
+COUNTS = [1, 2, 7, 64, 1023, 3 * inputs_cpu.PAIRS + 5]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_the_form_for_any_device_equals_the_plain_one_to_the_last_bit(count):
+    out = torch.empty(len(SEEDS), count)
+    fill_with_torch(out, SEEDS)
+    assert torch.equal(out, normals(torch.tensor(SEEDS), count))
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_the_form_for_a_cpu_equals_the_plain_one_to_the_last_bit(count):
+    out = torch.empty(len(SEEDS), count)
+    fill_normals(out, SEEDS)
+    assert torch.equal(out, normals(torch.tensor(SEEDS), count))
+
+
+def test_the_hash_for_a_cpu_equals_the_plain_one():
+    index = np.arange(4096, dtype=np.uint32) * np.uint32(1048583)
+    bits, spare = np.empty_like(index), np.empty_like(index)
+    for seed in SEEDS:
+        inputs_cpu.hashed(inputs_cpu.premixed(index), seed, bits, spare)
+        expected = mix(torch.from_numpy(index.astype(np.int64)), torch.tensor(seed))
+        assert np.array_equal(bits.astype(np.int64), expected.numpy())
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here")
+def test_the_triton_kernel_is_within_a_millionth_of_the_plain_form():
+    script = Path(__file__).with_name("triton_inputs.py")
+    root = script.parents[2]
+    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, env=env)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.triton
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here")
+def test_the_triton_kernel_compiles_for_a_gpu_that_is_not_there(tmp_path):
+    script = Path(__file__).with_name("triton_compiles.py")
+    env = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(script.parents[2] / "src")}
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, env=env)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_a_stronger_stream_is_eight_streams_in_a_row():
@@ -73,19 +115,21 @@ def test_a_row_does_not_depend_on_its_neighbours():
 
 def test_the_number_of_threads_changes_no_bit():
     before = torch.get_num_threads()
+    made = []
     try:
-        torch.set_num_threads(1)
-        one = input_embeddings(STRINGS, [1, 2], 300, 256)
-        torch.set_num_threads(2)
-        two = input_embeddings(STRINGS, [1, 2], 300, 256)
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            made.append(input_embeddings(STRINGS, range(10), 300, 256))
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(one, two)
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[0], made[2])
 
 
 def test_block_size_changes_no_bit(monkeypatch):
     whole = input_embeddings(STRINGS, [1], 10, 101)
-    monkeypatch.setattr(inputs, "CPU_PAIRS", 37)
+    monkeypatch.setattr(inputs_cpu, "PAIRS", 37)
+    monkeypatch.setattr(inputs_cpu, "ROWS", 1)
     assert torch.equal(whole, input_embeddings(STRINGS, [1], 10, 101))
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,8 +38,9 @@ Ftw = Callable[..., Ran]
 
 
 @pytest.fixture
-def ftw(capfd: pytest.CaptureFixture[str]) -> Ftw:
-    """Runs `ftw` with arguments."""
+def ftw(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ftw:
+    """Runs `ftw` with arguments. What it serves is journalled in the test's own folder."""
+    monkeypatch.setenv("POC_JOURNAL", str(tmp_path / "poc.sqlite"))
 
     def call(*argv: str) -> Ran:
         capfd.readouterr()

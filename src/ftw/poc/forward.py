@@ -4,15 +4,20 @@ The rule of the file: a vector depends on its nonce alone. Every forward pass ha
 filled up with seeded dummies, so how many nonces are asked for, and beside which others, changes no bit on one engine.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Float16
 from torch import Tensor
 
+from ftw.poc.bound import BoundSeeds
 from ftw.poc.codec import Artifact, encode
+from ftw.poc.events import Split
 from ftw.poc.inputs import input_embeddings
+from ftw.poc.prefetch import Prefetch
 from ftw.poc.profiles import ARTIFACT_K12, Profile
 from ftw.poc.readout import readout
 from ftw.poc.reflections import LayerVectors, Reflections
@@ -32,7 +37,8 @@ PROBE_POSITIONS = 4
 class Round:
     """What all vectors of one generation have in common.
 
-    Raises ConfigError for a length or k that no model has, or a switch that the profile does not know.
+    Raises ConfigError for a length or k that no model has, a switch that the profile does not know, or no fingerprint
+    where the profile binds one.
     """
 
     block_hash: str
@@ -43,6 +49,8 @@ class Round:
     """Dimensions read; 0 stands for the profile's own number, which replaces it."""
     stronger_rng: bool = False
     """Inputs from all 256 bits of the digest: `poc_stronger_rng` on the wire."""
+    fingerprint: str = ""
+    """Of the model. Profiles whose seeds bind it need one; the others leave it out of their seeds."""
 
     def __post_init__(self) -> None:
         if self.k_dim == 0:
@@ -53,11 +61,26 @@ class Round:
             raise ConfigError(f"seq_len is {self.seq_len}: a forward pass needs 1 position or more")
         if self.stronger_rng and not self.profile.wider_input_seeds:
             raise ConfigError(f"the profile {self.profile.id} has no poc_stronger_rng: only artifact-k12 has")
+        if self.profile.seeds == "bound-256" and not self.fingerprint:
+            raise ConfigError(f"the profile {self.profile.id} binds the model: give the round its fingerprint")
 
     @property
-    def strings(self) -> SeedStrings:
-        """The seed strings of this round."""
+    def strings(self) -> SeedStrings | BoundSeeds:
+        """The seeds of this round."""
+        if self.profile.seeds == "bound-256":
+            return BoundSeeds(self.fingerprint, self.block_hash, self.public_key, self.seq_len, self.k_dim)
         return SeedStrings(self.block_hash, self.public_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one forward pass gave."""
+
+    nonces: tuple[int, ...]
+    artifacts: tuple[Artifact, ...]
+    """One per nonce, in their order."""
+    seconds: Split
+    """`rng` counts what the pass waited for its inputs: those made ahead cost it nothing."""
 
 
 @dataclass
@@ -73,6 +96,7 @@ class Prover:
     rows: int = ROWS
     layers: LayerVectors = field(default_factory=LayerVectors)
     """Where the layer vectors of rounds are kept: share one among the provers of a process."""
+    clock: Callable[[], float] = time.perf_counter
 
     def __post_init__(self) -> None:
         model, round_ = self.model, self.round
@@ -85,10 +109,19 @@ class Prover:
         if model.net.training:
             raise ProofError(f"{model.name} is in training mode, where dropout changes every pass: call net.eval()")
         weight: Tensor = model.arch.embed.weight  # type: ignore[assignment]
-        self._width = weight.shape[-1]
-        vectors = self.layers.get(round_.block_hash, model.n_layers, model.d_model, model.device)
+        self.inputs_width = weight.shape[-1]
+        strings = round_.strings
+        if isinstance(strings, BoundSeeds) and strings.fingerprint != model.fingerprint:
+            raise ConfigError(
+                f"the round binds the model {strings.fingerprint[:16]}, and {model.name} is {model.fingerprint[:16]}"
+            )
+        source = strings if isinstance(strings, BoundSeeds) else round_.block_hash
+        vectors = self.layers.get(source, model.n_layers, model.d_model, model.device)
         self._reflections = Reflections(round_.profile, vectors, model.dtype)
         self._inputs: Tensor | None = None
+        shape = (self.rows, round_.seq_len, self.inputs_width)
+        self._ahead = Prefetch(self._make_inputs, shape, model.dtype, model.device)
+        self._taps = Taps(model)
         edits = list(self._reflections.edits)
         given, entry, left = self._probe()
         if not torch.allclose(left, left[:, :1], rtol=1e-3, atol=1e-3):
@@ -106,45 +139,84 @@ class Prover:
         Raises ConfigError for a negative or repeated nonce, NumericError where a hidden state is not finite,
         ProofError where a block was not reflected exactly once.
         """
-        if len(set(nonces)) != len(nonces) or any(nonce < 0 for nonce in nonces):
-            raise ConfigError("nonces are whole numbers from 0 on, and each stands once")
-        parts = [self._batch(nonces[at : at + self.rows]) for at in range(0, len(nonces), self.rows)]
-        return torch.cat(parts).cpu() if parts else torch.empty(0, self.round.k_dim, dtype=torch.float16)
+        _check(nonces)
+        groups = [nonces[at : at + self.rows] for at in range(0, len(nonces), self.rows)]
+        parts = [self._pass(group, then)[0] for group, then in pairwise([*groups, ()])]
+        return torch.cat(parts) if parts else torch.empty(0, self.round.k_dim, dtype=torch.float16)
 
     def artifacts(self, nonces: Sequence[int]) -> list[Artifact]:
         """Nonces with their encoded vectors, in the order asked for. Raises like `vectors`."""
         texts = encode(self.vectors(nonces))
         return [Artifact(nonce, text) for nonce, text in zip(nonces, texts, strict=True)]
 
-    @torch.inference_mode()
-    def _batch(self, nonces: Sequence[int]) -> Float16[Tensor, "row k"]:
-        """At most `rows` nonces in one forward pass, filled up with the dummies -1, -2, … (as no real nonce is)."""
-        rows = [*nonces, *range(-1, len(nonces) - self.rows - 1, -1)]
-        last = self._last_hidden(rows)
-        y = readout(last, self.round.strings, rows, self.round.profile, self.round.k_dim)
-        return y[: len(nonces)].half()
+    def batch(self, nonces: Sequence[int], then: Sequence[int] = ()) -> Batch:
+        """The artifacts of at most `rows` nonces, in one forward pass, and how long each stage took.
 
-    def _last_hidden(self, nonces: Sequence[int]) -> Float[Tensor, "row d_model"]:
-        """The hidden state after the final norm at the last position, with every block reflected."""
-        round_, model = self.round, self.model
-        embeddings = input_embeddings(
+        Inputs for `then`, which the next call should ask for, are made while this pass runs where that is for free.
+        Raises like `vectors`, and ConfigError for no nonces, or more than `rows`. After an error no hook is left, and
+        the same prover can go on.
+        """
+        _check(nonces)
+        if not 1 <= len(nonces) <= self.rows:
+            raise ConfigError(f"a batch of {len(nonces)} nonces, and one forward pass takes 1..{self.rows}")
+        y, seconds = self._pass(nonces, then)
+        start = self.clock()
+        texts = encode(y)
+        seconds = seconds._replace(encode=self.clock() - start)
+        made = tuple(Artifact(nonce, text) for nonce, text in zip(nonces, texts, strict=True))
+        return Batch(tuple(nonces), made, seconds)
+
+    @torch.inference_mode()
+    def _pass(self, nonces: Sequence[int], then: Sequence[int]) -> tuple[Float16[Tensor, "row k"], Split]:
+        """The vectors of at most `rows` nonces, on the CPU, and seconds by stage."""
+        rows = self._filled(nonces)
+        marks = [self.clock()]
+        embeddings = self._ahead.take(rows)
+        marks.append(self.clock())
+        hidden = self._last_hidden(embeddings)
+        if then:
+            self._ahead.prepare(self._filled(then[: self.rows]))
+        marks.append(self.clock())
+        passed = _cuda_event(hidden.device)
+        y = readout(hidden, self.round.strings, rows, self.round.profile, self.round.k_dim)
+        ended = _cuda_event(hidden.device)
+        halves = y[: len(nonces)].half().cpu()
+        marks.append(self.clock())
+        rng, forward, read = (b - a for a, b in pairwise(marks))
+        if passed is not None and ended is not None:  # the pass was only launched when its mark was set
+            own = passed.elapsed_time(ended) / 1e3
+            forward, read = forward + read - own, own
+        return halves, Split(rng, forward, read, 0.0)
+
+    def _filled(self, nonces: Sequence[int]) -> list[int]:
+        """The nonces of a whole pass: filled up with the dummies -1, -2, … (as no real nonce is)."""
+        return [*nonces, *range(-1, len(nonces) - self.rows - 1, -1)]
+
+    def _make_inputs(self, nonces: Sequence[int], out: Tensor) -> None:
+        round_ = self.round
+        device, dtype = out.device, out.dtype
+        stronger = round_.stronger_rng
+        input_embeddings(
             round_.strings,
             nonces,
             round_.seq_len,
-            self._width,
-            stronger=round_.stronger_rng,
-            dtype=model.dtype,
-            device=model.device,
+            self.inputs_width,
+            stronger=stronger,
+            dtype=dtype,
+            device=device,
+            out=out,
         )
+
+    def _last_hidden(self, embeddings: Float[Tensor, "row pos d_in"]) -> Float[Tensor, "row d_model"]:
+        """The hidden state after the final norm at the last position, with every block reflected."""
         self._inputs = embeddings
         self._reflections.begin()
-        taps = Taps(model)
         try:
-            taps.set(edits=self._edits)
-            with taps.armed():
+            self._taps.set(edits=self._edits)
+            with self._taps.armed():
                 hidden = self._run(embeddings)
         finally:
-            taps.close()
+            self._taps.close()
             self._inputs = None
         self._reflections.check()
         return hidden[:, -1, :]
@@ -162,7 +234,7 @@ class Prover:
         """
         strings = SeedStrings("probe", self.model.name)
         x = input_embeddings(
-            strings, [0], PROBE_POSITIONS, self._width, dtype=self.model.dtype, device=self.model.device
+            strings, [0], PROBE_POSITIONS, self.inputs_width, dtype=self.model.dtype, device=self.model.device
         )
         taps = Taps(self.model)
         try:
@@ -177,6 +249,25 @@ class Prover:
         if self._inputs is None:
             raise ProofError("the proof's inputs are gone in mid-pass: one prover computes one batch at a time")
         return self._inputs.to(stream)
+
+
+def fingerprint_for(model: Model, profile: Profile) -> str:
+    """What a round of this profile needs as its fingerprint: nothing where its seeds do not bind the model."""
+    return model.fingerprint if profile.seeds == "bound-256" else ""
+
+
+def _cuda_event(device: torch.device) -> torch.cuda.Event | None:
+    """A mark behind what was launched so far; None where nothing is launched ahead."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def _check(nonces: Sequence[int]) -> None:
+    if len(set(nonces)) != len(nonces) or any(nonce < 0 for nonce in nonces):
+        raise ConfigError("nonces are whole numbers from 0 on, and each stands once")
 
 
 def _is_scaled(entry: Tensor, given: Tensor) -> bool:
@@ -205,5 +296,5 @@ def artifacts(
     layers: LayerVectors | None = None,
 ) -> list[Artifact]:
     """The artifacts of these nonces in one call. See `Round` and `Prover` for the arguments and what is raised."""
-    round_ = Round(block_hash, public_key, profile, seq_len, k_dim, stronger_rng)
+    round_ = Round(block_hash, public_key, profile, seq_len, k_dim, stronger_rng, fingerprint_for(model, profile))
     return Prover(model, round_, rows, layers or LayerVectors()).artifacts(nonces)

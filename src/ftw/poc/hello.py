@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ftw.poc.codec import Artifact, encode
-from ftw.poc.forward import ROWS, Prover, Round
+from ftw.poc.forward import ROWS, Prover, Round, fingerprint_for
 from ftw.poc.profiles import ARTIFACT_K12, Profile
 from ftw.poc.readout import chord
 from ftw.poc.reflections import LayerVectors
@@ -124,7 +124,9 @@ def hello(
     began = clock()
     length = min(SEQ_LEN, model.context) if seq_len is None else seq_len
     k = min(profile.k_dim, model.d_model)
-    round_ = Round(block_hash or secrets.token_hex(32), public_key, profile, length, k)
+    round_ = Round(
+        block_hash or secrets.token_hex(32), public_key, profile, length, k, fingerprint=fingerprint_for(model, profile)
+    )
     layers = LayerVectors()
     prover = Prover(model, round_, rows, layers)
     nonces = list(range(n))

@@ -1,31 +1,31 @@
 """The input embeddings of a whole batch of nonces, made on the model's device and written in its dtype.
 
-The rule of the file: every number equals `normals` of the same seed; here it is only fast. Three things make it so.
-The part of the hash that depends on the index alone is computed once for all nonces; 32-bit integers wrap by
-themselves, so no mask follows a product; and on a CPU the work goes through blocks that stay in the cache. A row is
-computed block by block in the same buffers whatever stands beside it, so it depends on its nonce alone.
+The rule of the file: every number is that of `normals` of the same seed; here it is only fast. A CPU has a way
+of its own (`inputs_cpu`), CUDA with Triton another (`inputs_triton`); what stands here is plain torch, for the rest and
+to test those against. The part of the hash that depends on the index alone is computed once for all nonces, and 32-bit
+integers wrap by themselves, so no mask follows a product. A row depends on its nonce alone.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ftw.poc.bound import BoundSeeds, fill_bound
+from ftw.poc.inputs_cpu import fill_on_cpu
 from ftw.poc.normals import SMALLEST
 from ftw.poc.seeds import WORDS, SeedStrings, mix_index, seed32, seed_words
 
-CPU_PAIRS = 16384
-"""Pairs of uniforms per block on a CPU: the buffers of a block take 0.6 MB, and a block is too small for torch to
-split it among threads, so the number of threads cannot change a bit."""
-CUDA_PAIRS = 1 << 22
-"""Pairs per block elsewhere: large launches, a bounded 170 MB of buffers."""
+PAIRS = 1 << 22
+"""Pairs of uniforms per block: large launches, a bounded 170 MB of buffers."""
 
 
 def input_embeddings(
-    strings: SeedStrings,
+    strings: SeedStrings | BoundSeeds,
     nonces: Sequence[int],
     seq_len: int,
     width: int,
@@ -44,6 +44,9 @@ def input_embeddings(
     if out is None:
         out = torch.empty(len(nonces), seq_len, width, dtype=dtype, device=device)
     rows_RN = out.view(len(nonces), count)
+    if isinstance(strings, BoundSeeds):
+        fill_bound(rows_RN, strings.words("inputs", nonces, out.device))
+        return out
     if not stronger:
         fill_normals(rows_RN, [seed32(strings.inputs(nonce)) for nonce in nonces])
         return out
@@ -57,24 +60,39 @@ def input_embeddings(
 
 
 def fill_normals(out: Float[Tensor, "row n"], seeds: Sequence[int]) -> None:
-    """Write `normals(seed, n)` of each seed into its row of `out`. Mutates `out`; computes in fp32."""
-    rows, count = out.shape
-    pairs = (count + 1) // 2
-    if not rows or not count:
+    """Write the normals of each seed into its row of `out`, the fastest way that its device has. Mutates `out`."""
+    if not out.numel():
         return
-    step = min(pairs, CPU_PAIRS if out.device.type == "cpu" else CUDA_PAIRS)
-    work = _Work.of(step, out.device)
-    for start in range(0, pairs, step):
-        stop = min(start + step, pairs)
-        block = work.first(stop - start)
-        index = torch.arange(start, stop, dtype=torch.int64, device=out.device)
-        premix = torch.stack([mix_index(index), mix_index(index + pairs)]).to(torch.int32)  # keeps the low 32 bits
-        sines = min(stop, count - pairs)  # an odd count drops the last sine
-        for row, seed in enumerate(seeds):
-            _hash(premix, seed, block)
-            _box_muller(block)
-            out[row, start:stop] = block.low[1]
-            out[row, pairs + start : pairs + sines] = block.high[1, : sines - start]
+    if out.device.type == "cpu":
+        fill_on_cpu(out, seeds)
+    elif out.device.type == "cuda" and find_spec("triton") is not None:
+        from ftw.poc.inputs_triton import fill_with_triton  # only where Triton is
+
+        fill_with_triton(out, seeds)
+    else:
+        fill_with_torch(out, seeds)
+
+
+def fill_with_torch(out: Float[Tensor, "row n"], seeds: Sequence[int]) -> None:
+    """Write `normals(seed, n)` of each seed, bit by bit, into its row of `out`: the meaning of the faster ways."""
+    pairs = (out.shape[1] + 1) // 2
+    for start in range(0, pairs, PAIRS):
+        _fill_block(out, seeds, start, min(start + PAIRS, pairs))
+
+
+def _fill_block(out: Tensor, seeds: Sequence[int], start: int, stop: int) -> None:
+    """The normals of pairs start..stop-1 of these rows."""
+    count = out.shape[1]
+    pairs = (count + 1) // 2
+    work = _Work.of(stop - start, out.device)
+    index = torch.arange(start, stop, dtype=torch.int64, device=out.device)
+    premix = torch.stack([mix_index(index), mix_index(index + pairs)]).to(torch.int32)  # keeps the low 32 bits
+    sines = min(stop, count - pairs)  # an odd count drops the last sine
+    for row, seed in enumerate(seeds):
+        _hash(premix, seed, work)
+        _box_muller(work)
+        out[row, start:stop] = work.low[1]
+        out[row, pairs + start : pairs + sines] = work.high[1, : sines - start]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +109,6 @@ class _Work:
         ints = [torch.empty(2 * pairs, dtype=torch.int32, device=device) for _ in range(2)]
         floats = [torch.empty(2 * pairs, dtype=torch.float32, device=device) for _ in range(2)]
         return _Work(*(flat.view(2, pairs) for flat in (*ints, *floats)))
-
-    def first(self, pairs: int) -> "_Work":
-        """The same buffers for a shorter block, contiguous."""
-        both = (self.bits, self.shifted, self.low, self.high)
-        return _Work(*(whole.view(-1)[: 2 * pairs].view(2, pairs) for whole in both))
 
 
 def _hash(premix: Int[Tensor, "two pairs"], seed: int, work: _Work) -> None:

@@ -10,14 +10,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ftw.poc.bound import BoundSeeds, bound_pick, bound_units, haar
 from ftw.poc.normals import normals, unit_normals
 from ftw.poc.profiles import Profile
 from ftw.poc.seeds import SeedStrings, mix, seed32, seed_tensor
 from ftw.substrate.errors import ConfigError, NumericError
 
+Seeds = SeedStrings | BoundSeeds
+"""The two forms that a round's seeds have, by profile."""
+
 
 def readout(
-    hidden: Float[Tensor, "row d_model"], strings: SeedStrings, nonces: Sequence[int], profile: Profile, k: int
+    hidden: Float[Tensor, "row d_model"], strings: Seeds, nonces: Sequence[int], profile: Profile, k: int
 ) -> Float[Tensor, "row k"]:
     """The unit vectors of these nonces from their last tokens' final hidden states. fp32, on the device of `hidden`.
 
@@ -27,17 +31,25 @@ def readout(
     if not 2 <= k <= width:
         raise ConfigError(f"k_dim is {k}, and this model's hidden states have {width} dimensions: choose 2..{width}")
     x = hidden.float()
-    if not bool(x.isfinite().all()):  # waits for the device: a proof from a broken state must not leave this room
+    picked = _unit(x).gather(-1, pick(strings, nonces, width, k, profile, x.device))
+    y = _unit(rotate(picked, strings, nonces, profile))
+    if not bool(x.isfinite().all()):  # waits for the device, so it comes last: nothing from a broken state is given out
         bad = [nonce for nonce, fine in zip(nonces, x.isfinite().all(-1).tolist(), strict=True) if not fine]
         raise NumericError(f"the hidden states of nonces {bad} are not finite: nothing of this batch is a proof")
-    picked = _unit(x).gather(-1, pick(strings, nonces, width, k, profile, x.device))
-    rotate = rotate_qr if profile.rotation == "qr" else rotate_chain
-    y = rotate(picked, strings, nonces)
-    return _unit(y)
+    return y
+
+
+def rotate(
+    x: Float[Tensor, "row k"], strings: Seeds, nonces: Sequence[int], profile: Profile
+) -> Float[Tensor, "row k"]:
+    """x through each nonce's rotation, of the profile's kind."""
+    if isinstance(strings, BoundSeeds):
+        return rotate_haar(x, strings, nonces)
+    return (rotate_qr if profile.rotation == "qr" else rotate_chain)(x, strings, nonces)
 
 
 def pick(
-    strings: SeedStrings,
+    strings: Seeds,
     nonces: Sequence[int],
     width: int,
     k: int,
@@ -47,8 +59,10 @@ def pick(
     """Which k dimensions each nonce reads, in order: those with the k smallest hashes. Hashes never tie.
 
     `last-is-worst` is the order that the reference's top-k has on CUDA: the k - 1 best ascending by index, then the
-    one with the k-th score.
+    one with the k-th score. Chosen on the CPU, whatever the device.
     """
+    if isinstance(strings, BoundSeeds):
+        return bound_pick(strings, nonces, width, k).to(device)
     index = torch.arange(width, dtype=torch.int64, device=device)
     seeds = seed_tensor([strings.pick(nonce, k) for nonce in nonces], device)
     best = mix(index, seeds[:, None]).topk(k, dim=-1, largest=False, sorted=True).indices
@@ -82,8 +96,16 @@ def rotate_qr(x: Float[Tensor, "row k"], strings: SeedStrings, nonces: Sequence[
     return y
 
 
-def target(strings: SeedStrings, k: int, device: torch.device | str = "cpu") -> Float[Tensor, " k"]:
+def rotate_haar(x: Float[Tensor, "row k"], seeds: BoundSeeds, nonces: Sequence[int]) -> Float[Tensor, "row k"]:
+    """x through a Haar rotation (or reflection) per nonce, made from integer-exact normals."""
+    y: Tensor = (haar(seeds, nonces, x.shape[-1]).to(x.device) * x[:, None, :]).sum(dim=-1)
+    return y
+
+
+def target(strings: Seeds, k: int, device: torch.device | str = "cpu") -> Float[Tensor, " k"]:
     """The point on the unit sphere that a round's vectors are measured against. Bound to block hash and key."""
+    if isinstance(strings, BoundSeeds):
+        return bound_units(strings.words("target"), k)[0].to(device)
     return _unit(unit_normals(seed_tensor([strings.target()], device), k)[0])
 
 

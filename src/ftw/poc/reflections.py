@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ftw.poc.bound import BoundSeeds, bound_units
 from ftw.poc.normals import unit_normals
 from ftw.poc.profiles import Profile
 from ftw.poc.seeds import SeedStrings, seed_tensor
@@ -33,10 +34,15 @@ def normalise_reflect(x: Float[Tensor, "*b d_model"], v: Float[Tensor, " d_model
 
 
 def layer_vectors(
-    block_hash: str, layers: int, width: int, device: torch.device | str = "cpu"
+    source: str | BoundSeeds, layers: int, width: int, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "layer d_model"]:
-    """The unit vectors of a round's reflections, one per block. Computed in fp32."""
-    strings = SeedStrings(block_hash, "")  # layer strings hold no key: every node of a round reflects alike
+    """The unit vectors of a round's reflections, one per block. Computed in fp32.
+
+    From a block hash, where all nodes of a round reflect alike; or from seeds that bind the key too.
+    """
+    if isinstance(source, BoundSeeds):
+        return bound_units(source.words("layer", range(layers)), width).to(device)
+    strings = SeedStrings(source, "")  # layer strings hold no key: every node of a round reflects alike
     return unit_normals(seed_tensor([strings.layer(layer) for layer in range(layers)], device), width)
 
 
@@ -45,15 +51,15 @@ class LayerVectors:
 
     def __init__(self, rounds: int = 4) -> None:
         self._rounds = rounds
-        self._made: OrderedDict[tuple[str, int, int, str], Tensor] = OrderedDict()
+        self._made: OrderedDict[tuple[str | BoundSeeds, int, int, str], Tensor] = OrderedDict()
 
     def get(
-        self, block_hash: str, layers: int, width: int, device: torch.device | str = "cpu"
+        self, source: str | BoundSeeds, layers: int, width: int, device: torch.device | str = "cpu"
     ) -> Float[Tensor, "layer d_model"]:
-        """The vectors of this block hash; made once, the oldest round forgotten when there are too many."""
-        key = (block_hash, layers, width, str(device))
+        """The vectors of `layer_vectors`; made once, the oldest round forgotten when there are too many."""
+        key = (source, layers, width, str(device))
         if key not in self._made:
-            self._made[key] = layer_vectors(block_hash, layers, width, device)
+            self._made[key] = layer_vectors(source, layers, width, device)
             if len(self._made) > self._rounds:
                 self._made.popitem(last=False)
         self._made.move_to_end(key)

@@ -1,7 +1,7 @@
 """The composition root: opens a model, its packs and its lenses, and hands them to whoever draws or serves.
 
-The server will be put together here as well. The rule of the file: it is the only place of `ui` where parts are built;
-everything else is given them.
+The server is put together beside it, in `service`. The rule of the file: parts of `ui` are built in these two places
+and nowhere else; everything else is given them.
 """
 
 import logging

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from ftw import __version__
-from ftw.ui.cli import demo, lens, models, pack, peek, poc, steer, watch
+from ftw.ui.cli import demo, lens, models, pack, peek, poc, serve, steer, watch
 from ftw.ui.cli.output import COMMAND_LINE, Stopped, clean
 
 app = typer.Typer(
@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for verbs in (demo, watch, steer, peek):
+for verbs in (demo, watch, steer, peek, serve):
     app.command(**verbs.COMMAND)(verbs.command)
 for group in (models, lens, pack, poc):
     app.add_typer(group.app)

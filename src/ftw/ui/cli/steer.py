@@ -21,8 +21,8 @@ from ftw.ui.cli.output import Out, repeat
 
 COMMAND = verb(
     "steer",
-    'ftw steer "Tell me a story about a boy." --concept food',
-    'ftw steer "Tell me a story about a boy." --concept music --strength 0.5 -n 48 --json',
+    'ftw steer "Tell me a story." --concept food',
+    'ftw steer "Tell me a story." --concept plant --strength 0.5 -n 48 --json',
 )
 
 

@@ -16,7 +16,7 @@ from ftw.ui.visualization.figure import title
 from ftw.ui.visualization.palette import ACCENT, grey
 
 STORY = "Tell me a story about a storm."
-STEERED, CONCEPT = "Tell me a story about a boy.", "food"
+STEERED, CONCEPT = "Tell me a story.", "food"
 FACT = "The capital of France is"
 PACE_S = 0.06
 """Between two tokens, so that a person can follow."""
@@ -70,7 +70,7 @@ def run(out: Out, *, model: str | None, is_paced: bool) -> None:
     out.show(title("Go on yourself"), Text(), sep="\n")
     for line, what in (
         ('ftw watch "Tell me a story about a doctor."', "watch another text"),
-        ('ftw steer "Tell me a story about a girl." --concept music', "push another concept"),
+        ('ftw steer "Tell me a story." --concept plant', "push another concept"),
         ('ftw peek "The opposite of hot is"', "see another answer form"),
         ("ftw pack show", "what can be read"),
         ("ftw --help", "all verbs"),

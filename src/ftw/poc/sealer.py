@@ -1,0 +1,79 @@
+"""The commitments to what the journal holds: one for every sealed run of a round, made whenever they are asked for.
+
+The rule of the file: nothing is stored. The same journal and key give the same bytes, before and after any restart.
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import fields
+
+from ftw.poc.commitments import Commitment, Inclusion, Leaf, Terms, prove, seal
+from ftw.poc.journal import Journal
+from ftw.poc.records import RoundKey, Sealed
+from ftw.substrate.errors import NotThere
+from ftw.substrate.signing import SigningKey
+
+KEPT = 10_000
+"""Commitments that are remembered (about 1 kB each), so that a list is not hashed again for every reader."""
+
+
+class Sealer:
+    """Commits to the sealed runs of a journal's rounds. Thread-safe."""
+
+    def __init__(self, journal: Journal, key: SigningKey) -> None:
+        self._journal = journal
+        self._key = key
+        self._lock = threading.Lock()
+        self._made: OrderedDict[tuple[str, int], Commitment] = OrderedDict()
+
+    @property
+    def public(self) -> str:
+        """The key that checks these commitments, 64 hex digits."""
+        return self._key.public
+
+    def commitments(self, round_id: str, after: int = 0, limit: int = 1000) -> tuple[Commitment, ...]:
+        """Up to `limit` commitments of a round with a sequence above `after`, in order.
+
+        Raises NotThere for a round that the journal does not have.
+        """
+        key = self._key_of(round_id)
+        runs = [run for run in self._journal.sealed(round_id) if run.sequence > after]
+        return tuple(self._commitment(round_id, key, run) for run in runs[: max(0, limit)])
+
+    def proof(self, round_id: str, nonce: int) -> Inclusion:
+        """The proof that a nonce's artifact is in the batch that was sealed with it.
+
+        Raises NotThere for an unknown round, for a nonce that it does not have, or one that is in no sealed batch yet.
+        """
+        key = self._key_of(round_id)
+        row = self._journal.find(round_id, nonce)
+        if row is None:
+            raise NotThere(f"round {round_id[:16]}… has no artifact of nonce {nonce}")
+        run = next((run for run in self._journal.sealed(round_id) if run.first <= row.seq <= run.last), None)
+        if run is None:
+            raise NotThere(f"nonce {nonce} is in no sealed batch yet: ask again after the next one is closed")
+        return prove(self._commitment(round_id, key, run), self._leaves(round_id, run), nonce)
+
+    def _commitment(self, round_id: str, key: RoundKey, run: Sealed) -> Commitment:
+        which = (round_id, run.sequence)
+        with self._lock:
+            if which in self._made:
+                self._made.move_to_end(which)
+                return self._made[which]
+        terms = Terms(**{field.name: getattr(key, field.name) for field in fields(Terms)})
+        made = seal(terms, run.sequence, self._leaves(round_id, run), self._key)
+        with self._lock:
+            self._made[which] = made
+            while len(self._made) > KEPT:
+                self._made.popitem(last=False)
+        return made
+
+    def _leaves(self, round_id: str, run: Sealed) -> list[Leaf]:
+        rows = self._journal.artifacts(round_id, run.first - 1, run.last - run.first + 1)
+        return [Leaf(row.nonce, row.vector) for row in rows]
+
+    def _key_of(self, round_id: str) -> RoundKey:
+        state = self._journal.round(round_id)
+        if state is None:
+            raise NotThere(f"the journal has no round {round_id[:16]}…: see /status for the one that runs")
+        return state.key
