@@ -5,19 +5,32 @@ from pathlib import Path
 import pytest
 
 from ftw.ui.cli import run
-from tools.docs.examples import Example, examples, refresh, shown
+from tools.docs.examples import Example, desk, examples, refresh, shown
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FOUND = [
-    pytest.param(example, id=f"{page.name}-{number}")
+    pytest.param(page, example, id=f"{page.name}-{number}")
     for page in PAGES
     for number, example in enumerate(examples(page.read_text(encoding="utf-8")))
 ]
 
 
-@pytest.mark.parametrize("example", FOUND)
-def test_an_example_runs_and_its_stable_line_is_true(example: Example, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(scope="module")
+def desks(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
+    """A folder per page, in which its examples are run in order: a later one may read what an earlier one wrote."""
+    return {page: desk(tmp_path_factory.mktemp(page.stem)) for page in PAGES}
+
+
+@pytest.mark.parametrize(("page", "example"), FOUND)
+def test_an_example_runs_and_its_stable_line_is_true(
+    page: Path,
+    example: Example,
+    desks: dict[Path, Path],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(desks[page])
     code = run(example.argv)
     out, err = capfd.readouterr()
     assert code == 0, err

@@ -31,15 +31,16 @@ def test_watching_shows_the_concept_that_a_story_is_about(capfd: pytest.CaptureF
     assert quiet, "every state of the text is loud: the calibration is wrong"
 
 
-def test_steering_changes_the_text_and_tells_effect_and_damage(capfd: pytest.CaptureFixture[str]) -> None:
-    found = document(capfd, "steer", "Tell me a story about a boy.", "--concept", "food", "-n", "96")
+def test_a_story_that_is_steered_towards_food_tells_of_food_and_stays_a_story(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    found = document(capfd, "steer", "Tell me a story.", "--concept", "food", "-n", "72")
     measured = found["measured"]
-    assert found["unsteered"]["text"] != found["steered"]["text"]
-    assert 0 <= measured["unsteered_concept_word_rate"] <= 1
-    assert 0 <= measured["steered_concept_word_rate"] <= 1
+    assert measured["unsteered_concept_word_rate"] == 0
+    assert measured["steered_concept_word_rate"] >= 0.03, found["steered"]["text"]
     ratio = measured["steered_perplexity"] / measured["unsteered_perplexity"]
     assert measured["perplexity_ratio"] == pytest.approx(ratio)
-    assert ratio < 10
+    assert ratio <= 1.6
 
 
 def test_the_unsteered_side_of_steering_is_what_watching_shows(capfd: pytest.CaptureFixture[str]) -> None:

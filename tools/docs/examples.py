@@ -3,7 +3,7 @@
 A block opens with three backticks and `console`. In one that opens with `console stable`, the first line of each output
 must be what stands in the page; of the others only the exit code is held. `…` on a line stands for lines left out.
 
-    python -m tools.docs.examples          # README.md, docs/cli.md and the picture, after a change of model or lenses
+    python -m tools.docs.examples          # all pages and the picture, after a change of model or lenses
     python -m tools.docs.examples FILE…    # these pages only
 """
 
@@ -13,11 +13,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 BLOCK = re.compile(r"^```console(?P<mark>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 LEFT_OUT = "…"
-PAGES = ("README.md", "docs/cli.md")
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/cli.md", "docs/proof.md")
 PICTURE = ("watch", "Tell me a story about a storm.", "--export", "docs/pictures/watch.svg")
 MOST = 24
 """Lines of output that a page shows; a longer one is cut, with `…` as its last line."""
@@ -70,8 +73,15 @@ def shown(output: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _ftw(argv: Sequence[str]) -> str:
-    return subprocess.run([sys.executable, "-m", "ftw", *argv], capture_output=True, text=True, check=True).stdout
+def desk(folder: Path) -> Path:
+    """`folder` with what the examples of a page read: the tests' data, as from the top of the repository."""
+    (folder / "tests").symlink_to(ROOT / "tests")
+    return folder
+
+
+def _ftw(argv: Sequence[str], folder: Path = ROOT) -> str:
+    command = [sys.executable, "-m", "ftw", *argv]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
 
 
 def main(files: Sequence[str]) -> None:
@@ -80,9 +90,11 @@ def main(files: Sequence[str]) -> None:
         _ftw(PICTURE)
         print(f"refreshed {PICTURE[-1]}")
     for name in files or PAGES:
-        file = Path(name)
-        file.write_text(refresh(file.read_text(encoding="utf-8"), _ftw), encoding="utf-8")
-        print(f"refreshed {file}")
+        file = ROOT / name
+        with TemporaryDirectory() as folder:
+            run = partial(_ftw, folder=desk(Path(folder)))
+            file.write_text(refresh(file.read_text(encoding="utf-8"), run), encoding="utf-8")
+        print(f"refreshed {name}")
 
 
 if __name__ == "__main__":

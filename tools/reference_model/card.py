@@ -130,23 +130,34 @@ def probes(figures: dict[str, Any]) -> str:
 
 def steering(figures: dict[str, Any]) -> str:
     found = figures["steering"]
-    strengths = list(found["average"])
+    names = ["concept", "share of the norm", "of words, plain", "steered", "multiple", "perplexity"]
     rows = [
-        [name, *(row[s]["rate"] for s in strengths), *(row[s]["nll"] for s in strengths)]
-        for name, row in found["table"].items()
+        [
+            one["concept"],
+            one["share_of_norm"],
+            f"{one['base_rate']:.3%}",
+            f"{one['rate']:.2%}",
+            one["multiple"],
+            f"{one['perplexity_ratio']} times",
+        ]
+        for one in found["concepts"]
     ]
-    mean = found["average"]
-    rows.append(["**mean**", *(mean[s]["rate"] for s in strengths), *(mean[s]["nll"] for s in strengths)])
-    ratios = ", ".join(f"{mean[s]['perplexity_ratio']} at {s}" for s in strengths[1:])
+    others = [
+        [f"{factor} times", f"{one['rate']:.2%}", f"{one['perplexity_ratio']} times"]
+        for factor, one in found["other_strengths"].items()
+    ]
+    wanted = found["wanted"]
     return "\n\n".join(
         [
-            f"Difference of means, added after block {found['block']} at every position; strength 1 "
-            "is the mean residual "
-            f"norm there ({found['residual_norm']}). Rate: share of {found['n']} continuations with a "
-            "word of the concept. "
-            "NLL: of that text under the unsteered model, nats per token. "
-            f"Perplexity over the unsteered text: {ratios} times.",
-            table(["concept", *(f"rate {s}" for s in strengths), *(f"NLL {s}" for s in strengths)], rows),
+            f"Along the gradient of the concept's words, after block {found['block']} (counted from 0) at every "
+            f"position, at the default strength {found['strength']}. {found['texts']} sampled continuations of neutral "
+            f"prompts per concept against {found['base_texts']} plain ones, under a seed that no gain was searched "
+            "with. Perplexity is that of the steered text under the unsteered model, over that of plain text. "
+            f"{found['good']} of {len(found['concepts'])} concepts come at least {wanted['multiple']:g} times as "
+            f"often at {wanted['perplexity_ratio']} times the perplexity or less.",
+            table(names, rows),
+            "Mean of the twelve at other strengths:",
+            table(["of the default strength", "of words", "perplexity"], others),
         ]
     )
 
@@ -251,7 +262,7 @@ LIMITS = """- It knows its corpus and nothing else: templates, 195 capitals, com
 - It cannot keep track of who has what (about chance, see below), and it cannot reason.
 - Greedy stories resemble each other; things and actions fit in grammar, not always in sense.
 - Hypernyms of rare nouns are often wrong; definitions are remembered loosely.
-- Steering above about a third of the residual norm breaks the text.
+- Steering well above the default strength breaks the text (see below).
 - English only; contexts above 512 tokens were never seen, and few documents had more than 256.
 - It is a subject for interpretability tools, not an assistant."""
 

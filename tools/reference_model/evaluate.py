@@ -50,7 +50,7 @@ def evaluate(folder: Path, wn: WordNet, held: list[Document], only: Sequence[str
         "validation": lambda: text.validation(subject, held),
         "tree_probes": lambda: probes.tree_probes(subject, twin, tree.read()),
         "family_probes": lambda: probes.family_probes(subject, twin),
-        "steering": lambda: steering(subject),
+        "steering": lambda: steering(folder),
         "tracking": lambda: knowledge.tracking(subject),
         "membership": lambda: knowledge.membership(subject, tree.read()),
         "samples": lambda: text.samples(subject),

@@ -1,103 +1,80 @@
-"""Steering by difference of means: how often the concept's words appear, and what it does to the text."""
+"""Steering as the package does it: directions for twelve concepts of the everyday pack, at the default strength."""
 
-import math
-import random
-import re
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from ftw.hat.steering import DEFAULT_STRENGTH, Steer
+from ftw.hat.steering.evaluation import MULTIPLE, PERPLEXITY_RATIO, Effect, Evaluator
+from ftw.hat.steering.table import train_directions
+from ftw.map.registry.concept_pack import bundled_concept_pack
+from ftw.substrate.model import load
 
-from tools.reference_model.lexicon import families
-from tools.reference_model.stories import Storyteller
-from tools.reference_model.subject import Subject
-
-CONCEPTS = [
-    "food",
-    "wild animals",
-    "birds",
-    "flowers",
-    "weather",
-    "sea",
-    "music",
-    "communication",
-    "money",
-    "illness",
-    "war",
-    "deception",
-    "religion",
-    "clothing",
-    "school",
-    "space",
-]
-PROMPTS = (
-    "One day,",
-    "It was a quiet morning.",
-    "Once upon a time, there was",
-    "Yesterday, Anna",
-    "There was",
-    "Peter and Mary",
-    "Suddenly,",
-    '"I know," said',
+CONCEPTS = (
+    "Food",
+    "Animal",
+    "Weather",
+    "Music",
+    "Money",
+    "Illness",
+    "MilitaryAction",
+    "Falsehood",
+    "ReligiousPerson",
+    "Clothing",
+    "School",
+    "BodyOfWater",
 )
-REPEATS = 8
-TOKENS = 40
-TEMPERATURE = 0.7
-STRENGTHS = (0.3, 0.5, 1.0)
-STORIES = 10
-SKIPPED = 8  # first tokens of a story, which say nothing about its family yet
+REPEATS, BASE_REPEATS = 32, 64
+"""Continuations of each of the eight neutral prompts, steered and plain: a word may come once in a thousand."""
+OTHER_REPEATS = 8
+SEED = 1000
+"""Not the seed that gains are searched with."""
+STRENGTHS = (0.5, 1.5, 2.0)
+"""Of the default strength, to show where text breaks."""
 
 
-def rate(texts: list[str], words: set[str]) -> float:
-    """Share of texts with at least one word of the concept."""
-    hits = [any(w in words or w.rstrip("s") in words for w in re.findall(r"[a-z]+", t.lower())) for t in texts]
-    return round(float(np.mean(hits)), 3)
+def steering(folder: Path) -> dict[str, Any]:
+    """Effect and damage of every concept at the default strength, and on average at others."""
+    model = load(str(folder))
+    pack = bundled_concept_pack("everyday")
+    words = {term: pack.get(term).words for term in CONCEPTS}
+    table = train_directions(model, words)
+    evaluator = Evaluator(model, repeats=REPEATS, base_repeats=BASE_REPEATS, seed=SEED)
+    found = evaluator.measure([Steer(table.direction(term)) for term in CONCEPTS], words)
+    fewer = Evaluator(model, repeats=OTHER_REPEATS, base_repeats=BASE_REPEATS, seed=SEED)
+    others = {
+        str(factor): average(
+            fewer.measure([Steer(table.direction(term), factor * DEFAULT_STRENGTH) for term in CONCEPTS], words)
+        )
+        for factor in STRENGTHS
+    }
+    return {
+        "block": table.site.layer,
+        "strength": DEFAULT_STRENGTH,
+        "texts": REPEATS * 8,
+        "base_texts": BASE_REPEATS * 8,
+        "wanted": {"multiple": MULTIPLE, "perplexity_ratio": PERPLEXITY_RATIO},
+        "good": sum(one.is_good for one in found),
+        "concepts": [row(one, float(table.gains[table.terms.index(one.term)])) for one in found],
+        "other_strengths": others,
+    }
 
 
-def family_means(subject: Subject, block: int) -> tuple[dict[str, Tensor], float]:
-    """Mean state of stories of every family after a block (counted from 0), and the mean norm of all states."""
-    teller = Storyteller(random.Random("steering"))
-    means, norms = {}, []
-    for name, family in families().items():
-        rows = []
-        for states, mask in subject.streams([teller.story(family).text for _ in range(STORIES)]):
-            keep = mask.bool()
-            keep[:, :SKIPPED] = False
-            rows.append(states[block][keep])
-        found = torch.cat(rows)
-        means[name] = found.mean(0)
-        norms.append(found.norm(dim=-1).mean())
-    return means, float(torch.stack(norms).mean())
+def row(one: Effect, gain: float) -> dict[str, Any]:
+    """One concept's figures."""
+    return {
+        "concept": one.term,
+        "share_of_norm": round(gain * one.strength, 3),
+        "base_rate": round(one.base_rate, 5),
+        "rate": round(one.rate, 5),
+        "multiple": round(one.multiple, 1),
+        "perplexity_ratio": round(one.perplexity_ratio, 2),
+        "sample": one.sample,
+    }
 
 
-def steering(subject: Subject) -> dict[str, Any]:
-    """Unit directions added after the middle block at every position; strength 1 is the mean residual norm there."""
-    block = subject.blocks // 2 - 1
-    means, norm = family_means(subject, block)
-    centre = torch.stack(list(means.values())).mean(0)
-    prompts = list(PROMPTS) * REPEATS
-    plain = subject.write(prompts, TOKENS, TEMPERATURE, seed=3)
-    plain_nll = subject.nll(prompts, plain)
-    table: dict[str, dict[str, dict[str, Any]]] = {}
-    for name in CONCEPTS:
-        words = families()[name].content_words
-        push = norm * F.normalize(means[name] - centre, dim=0)
-        row: dict[str, dict[str, Any]] = {"0": {"rate": rate(plain, words), "nll": round(plain_nll, 3)}}
-        for strength in STRENGTHS:
-            with subject.hooks(lambda _, out, push=push, s=strength: out + s * push, [block]):  # type: ignore[misc]
-                said = subject.write(prompts, TOKENS, TEMPERATURE, seed=3)
-            nll = subject.nll(prompts, said)
-            row[str(strength)] = {"rate": rate(said, words), "nll": round(nll, 3), "sample": prompts[0] + said[0]}
-        table[name] = row
-    average = {}
-    for key in ("0", *map(str, STRENGTHS)):
-        nll = float(np.mean([row[key]["nll"] for row in table.values()]))
-        found = float(np.mean([row[key]["rate"] for row in table.values()]))
-        average[key] = {
-            "rate": round(found, 3),
-            "nll": round(nll, 3),
-            "perplexity_ratio": round(math.exp(nll - plain_nll), 2),
-        }
-    return {"block": block + 1, "n": len(prompts), "residual_norm": round(norm, 2), "average": average, "table": table}
+def average(effects: list[Effect]) -> dict[str, float]:
+    """Mean rate and perplexity ratio over concepts."""
+    return {
+        "rate": round(sum(one.rate for one in effects) / len(effects), 5),
+        "perplexity_ratio": round(sum(one.perplexity_ratio for one in effects) / len(effects), 2),
+    }

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ftw.hat.steering.evaluation import NEUTRAL_PROMPTS
 from tools.reference_model.corpus import Document
 from tools.reference_model.grammar import article
 from tools.reference_model.lexicon import families, table, words
-from tools.reference_model.steering import PROMPTS, rate
 from tools.reference_model.stories import Storyteller
 from tools.reference_model.subject import Subject, prompt_of
 
@@ -96,6 +96,12 @@ def validation(subject: Subject, held: list[Document]) -> dict[str, Any]:
     }
 
 
+def rate(texts: list[str], words: set[str]) -> float:
+    """Share of texts with at least one word of the concept."""
+    hits = [any(w in words or w.rstrip("s") in words for w in re.findall(r"[a-z]+", t.lower())) for t in texts]
+    return round(float(np.mean(hits)), 3)
+
+
 def shape_of(texts: list[str]) -> dict[str, Any]:
     """Length and repetition, and whether stories keep their people: few names, pronouns that fit the first name."""
     sex = dict.fromkeys(words("male"), "male") | dict.fromkeys(words("female"), "female")
@@ -144,7 +150,7 @@ def quality(subject: Subject) -> dict[str, Any]:
         )
         on_topic = float(np.mean([rate([s], f.content_words) for f, s in zip(pool, said, strict=True)]))
         out[f"story about a concept, T={temperature}"] = {"on_topic": round(on_topic, 3), **shape_of(said)}
-    out["free text, T=0.7"] = shape_of(subject.write(list(PROMPTS) * 12, STORY_TOKENS, 0.7, seed=5))
+    out["free text, T=0.7"] = shape_of(subject.write(list(NEUTRAL_PROMPTS) * 12, STORY_TOKENS, 0.7, seed=5))
     return out
 
 

@@ -3,7 +3,15 @@
 import json
 from pathlib import Path
 
-from ftw.map.training.report import BlockFigures, Contrast, LensFigures, Report, SizeFigures, write_report
+from ftw.map.training.report import (
+    BlockFigures,
+    Contrast,
+    LensFigures,
+    Report,
+    SizeFigures,
+    SteeringFigures,
+    write_report,
+)
 
 NAN = float("nan")
 
@@ -35,6 +43,12 @@ def report() -> Report:
         blocks=[BlockFigures(1, 0.88, 0.95), BlockFigures(2, 0.9, 0.96)],
         sizes=[SizeFigures("one first layer for all, fp32 (shipped)", 0.4, 0.91)],
         lenses=[LensFigures("A", 0.97, 0.91, 0.01, 9), LensFigures("B", 0.9, None, 0.0, 1)],
+        steering=[
+            SteeringFigures("A", 0.03, 0.003, 10.0, 1.2, True),
+            SteeringFigures("B", 0.03, 0.005, 6.0, 1.9, False),
+            SteeringFigures("C", 0.01, 0.005, 2.0, 1.1, False),
+        ],
+        steering_texts=32,
         seconds=61.0,
     )
 
@@ -50,3 +64,9 @@ def test_what_was_not_measured_is_null_in_json_and_a_dash_in_text(tmp_path: Path
 
 def test_the_chosen_block_is_marked() -> None:
     assert "| 2 (chosen) | 0.900 | 0.960 |" in report().as_markdown()
+
+
+def test_what_steering_does_is_told_with_what_it_costs() -> None:
+    text = report().as_markdown()
+    assert "2 come at least 5 times as often, 1 of them at 1.6 times the perplexity" in text
+    assert "Medians: 6.0 times as often, at 1.20 times the perplexity" in text

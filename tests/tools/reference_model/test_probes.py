@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from tools.reference_model.probes import columns_auc, ridge_auc
-from tools.reference_model.steering import rate
+from tools.reference_model.text import rate
 
 
 def test_auc_of_a_perfect_a_reversed_and_a_blind_score() -> None:

@@ -41,7 +41,7 @@ CONTEXTS = 16
 """Neutral texts that gradients are taken in; half of them measure the damage."""
 ENOUGH = 8.0
 """A concept whose words come this many times more often needs no harder push."""
-WHOLE, DAMAGED = 1.38, 1.52
+WHOLE, DAMAGED = 1.3, 1.45
 """Perplexity ratios below which a text bears a harder push, and above which it needs a weaker one."""
 STEP = 1.12
 _TOGETHER = 32
@@ -119,7 +119,7 @@ def train_directions(
     table = Directions(tuple(known), site, vectors.cpu(), gains, model.fingerprint)
     if not rounds:
         return table
-    evaluator = Evaluator(model, repeats=3, base_repeats=16, seed=seed)
+    evaluator = Evaluator(model, repeats=4, base_repeats=32, seed=seed)
     return search_gains(evaluator, table, words, rounds=rounds, progress=progress)
 
 

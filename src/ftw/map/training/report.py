@@ -7,8 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from ftw.hat.steering.evaluation import MULTIPLE, PERPLEXITY_RATIO
 from ftw.substrate.manifest import canonical_json, write_atomically
 
 WEAKEST = 12
@@ -61,6 +63,22 @@ class LensFigures:
 
 
 @dataclass(frozen=True)
+class SteeringFigures:
+    """What pushing one concept at the default strength does to text, under a seed that no gain was searched with."""
+
+    term: str
+    rate: float
+    """Share of all words that are words of the concept."""
+    base_rate: float
+    """The same without steering."""
+    multiple: float
+    perplexity_ratio: float
+    """Of the steered text under the unsteered model, over that of unsteered text."""
+    is_good: bool
+    """At least five times the rate, at a perplexity of at most 1.6 times."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that a training run measured."""
 
@@ -96,6 +114,10 @@ class Report:
     blocks: Sequence[BlockFigures]
     sizes: Sequence[SizeFigures]
     lenses: Sequence[LensFigures]
+    steering: Sequence[SteeringFigures]
+    """Of concepts drawn evenly from the table; empty where the tokenizer lets no concept be steered."""
+    steering_texts: int
+    """Texts written for each of them."""
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
@@ -104,7 +126,7 @@ class Report:
 
     def as_markdown(self) -> str:
         """The report for a reader."""
-        return "\n".join([*_head(self), *_quality(self), *_choices(self), *_weakest(self)]) + "\n"
+        return "\n".join([*_head(self), *_quality(self), *_choices(self), *_weakest(self), *_steering(self)]) + "\n"
 
 
 def write_report(report: Report, folder: Path) -> None:
@@ -171,6 +193,21 @@ def _weakest(r: Report) -> list[str]:
     lines += [f"- {lens.term}: {_f(lens.auroc_words)} ({lens.n_words} words)" for lens in known[:WEAKEST]]
     without = len(r.lenses) - len(known)
     return [*lines, *([f"- {without} without a figure: too few words to hold out"] if without else [])]
+
+
+def _steering(r: Report) -> list[str]:
+    if not r.steering:
+        return []
+    enough = sum(one.multiple >= MULTIPLE for one in r.steering)
+    good = sum(one.is_good for one in r.steering)
+    return [
+        "",
+        f"Steering at the default strength, {len(r.steering)} concepts drawn evenly, {r.steering_texts} texts each:",
+        f"{enough} come at least {MULTIPLE:g} times as often, {good} of them at {PERPLEXITY_RATIO} times the "
+        "perplexity or less.",
+        f"Medians: {median(one.multiple for one in r.steering):.1f} times as often, at "
+        f"{median(one.perplexity_ratio for one in r.steering):.2f} times the perplexity.",
+    ]
 
 
 def _f(value: float | None) -> str:

@@ -17,6 +17,8 @@ from ftw import __version__
 from ftw.hat.classifiers.index import ConceptPackId, ModelId, PackInfo
 from ftw.hat.classifiers.store import save_pack
 from ftw.hat.steering.directions import word_tokens
+from ftw.hat.steering.edits import Steer
+from ftw.hat.steering.evaluation import NEUTRAL_PROMPTS, Evaluator
 from ftw.hat.steering.table import save_directions, train_directions
 from ftw.map.registry.concept_pack import ConceptPack
 from ftw.map.training.baselines import random_twin
@@ -34,7 +36,7 @@ from ftw.map.training.prompts import (
     word_folds,
     words_of,
 )
-from ftw.map.training.report import BlockFigures, Contrast, LensFigures, Report, write_report
+from ftw.map.training.report import BlockFigures, Contrast, LensFigures, Report, SteeringFigures, write_report
 from ftw.map.training.sizes import size_table
 from ftw.map.training.study import (
     BlockScore,
@@ -52,6 +54,11 @@ from ftw.substrate.errors import ConfigError, SiteError
 from ftw.substrate.model import Model
 
 VERSION = "1.0.0"
+STEERED = 64
+"""Concepts whose directions are measured, drawn evenly from all that have one."""
+STEERED_REPEATS, PLAIN_REPEATS = 4, 64
+"""Continuations of each neutral prompt, steered and plain: a word may come once in a thousand."""
+STEERED_TOGETHER = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +149,8 @@ def train(
     baseline = collect_text(model, carriers.plain.baseline, [block])
     done = finish(lenses, exam, study, baseline, concept_pack, targets, block)
     save_pack(out, _info(run, block), done.rows, {block: done.tensors}, storage="float32")
-    _directions(run, out)
-    report = _report(run, exam, scores, block, study, readers[0], done, began)
+    steering = _directions(run, out)
+    report = _report(run, exam, scores, block, study, readers[0], done, steering, began)
     write_report(report, out)
     return report
 
@@ -157,11 +164,28 @@ def _candidates(model: Model, blocks: Sequence[int] | None) -> list[int]:
     return sorted(set(blocks))
 
 
-def _directions(run: _Run, out: Path) -> None:
-    """Steering directions of every concept that has a word the tokenizer lets tell apart; no file if none has."""
+def _directions(run: _Run, out: Path) -> list[SteeringFigures]:
+    """Steering directions of every concept that has a word the tokenizer lets tell apart, and what they do.
+
+    No file and no figures if no concept has. A part of them is measured, under a seed of its own.
+    """
     words = {term: run.pack.get(term).words for term in run.targets.terms}
-    if any(word_tokens(run.model, own) for own in words.values()):
-        save_directions(out, train_directions(run.model, words, seed=run.seed, progress=run.progress))
+    if not any(word_tokens(run.model, own) for own in words.values()):
+        return []
+    table = train_directions(run.model, words, seed=run.seed, progress=run.progress)
+    save_directions(out, table)
+    known = [term for term in table.terms if words[term]]
+    terms = known[:: -(-len(known) // STEERED)]
+    evaluator = Evaluator(run.model, repeats=STEERED_REPEATS, base_repeats=PLAIN_REPEATS, seed=run.seed + 1000)
+    found: list[SteeringFigures] = []
+    for at in range(0, len(terms), STEERED_TOGETHER):
+        run.progress("measuring directions", at, len(terms))
+        part = [Steer(table.direction(term)) for term in terms[at : at + STEERED_TOGETHER]]
+        found += [
+            SteeringFigures(e.term, e.rate, e.base_rate, e.multiple, e.perplexity_ratio, e.is_good)
+            for e in evaluator.measure(part, words)
+        ]
+    return found
 
 
 def _study(run: _Run, exam: Exam, block: int) -> tuple[HeldOut, list[Lenses]]:
@@ -187,6 +211,7 @@ def _report(
     study: HeldOut,
     reader: Lenses,
     done: Finished,
+    steering: Sequence[SteeringFigures],
     began: float,
 ) -> Report:
     templates, words, apart = _contrasts(run, exam, block, study, done)
@@ -222,6 +247,8 @@ def _report(
             LensFigures(row.term, row.auroc_templates, row.auroc_words, row.fpr or 0.0, row.n_words)
             for row in done.rows
         ],
+        steering=steering,
+        steering_texts=STEERED_REPEATS * len(NEUTRAL_PROMPTS),
         seconds=time.monotonic() - began,
     )
 
