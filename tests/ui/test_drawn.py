@@ -158,6 +158,7 @@ def test_every_mark_is_drawn(seen: dict[str, Any]) -> None:
     for (name, (_, marks)), figure in zip(PICTURES.items(), seen["figures"], strict=True):
         assert {mark: figure["drawn"][mark] for mark in marks} == marks, name
         assert figure["holes"] is False, name
+        assert figure["unlevel"] == 0, f"{name}: the names of the rows do not stand beside them"
 
 
 def test_nothing_complains_and_nothing_is_loaded(seen: dict[str, Any]) -> None:

@@ -1,5 +1,5 @@
-"""Draws what was found in a terminal: words with the concepts that were read beside them, tracks, tables, bars.
+"""Draws what was found, in a terminal and on a page: words with their concepts beside them, tracks, tables, charts.
 
-Quiet is normal, nothing is bare, the claim comes first. Everything here takes plain records and gives rich renderables;
-no model and no pack is needed to draw. Pages and reports will live here too.
+Quiet is normal, nothing is bare, the claim comes first. Everything here takes plain records and gives rich renderables
+or HTML; no model and no pack is needed to draw.
 """

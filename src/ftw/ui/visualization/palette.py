@@ -1,4 +1,4 @@
-"""The colours of the terminal: six concept hues, the inks, the ground, and how strength becomes a tint.
+"""The colours of terminal and page: six concept hues, the inks, the grounds, and how strength becomes a tint.
 
 The rule of the file: a concept's hue comes from its root in the hierarchy, the same in every run.
 """
@@ -17,6 +17,55 @@ TINT = 0.42
 """How much of the hue a full reading mixes into the ground behind its word."""
 STRONG = 0.5
 """From this reading on the word is underlined as well, so that it shows without colour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One theme of a page. Every ink keeps 4.5:1 on every ground."""
+
+    page: str
+    surface: str
+    raised: str
+    ink: str
+    quiet: str
+    line: str
+    accent: str
+    focus: str
+    alarm: str
+    hues: tuple[str, ...]
+
+    def css(self) -> str:
+        """The tokens as custom properties: `--page`, …, and the hues as `--c1` to `--c6`."""
+        names = ("page", "surface", "raised", "ink", "quiet", "line", "accent", "focus", "alarm")
+        pairs = [(name, str(getattr(self, name))) for name in names]
+        pairs += [(f"c{place}", hue) for place, hue in enumerate(self.hues, 1)]
+        return "".join(f"--{name}:{value};" for name, value in pairs)
+
+
+LIGHT = Tokens(
+    page="#f7f5f1",
+    surface="#ffffff",
+    raised="#fbfaf7",
+    ink="#1b1d21",
+    quiet="#565c66",
+    line="#e2ded6",
+    accent="#0b6466",
+    focus="#0b57d0",
+    alarm="#a8201a",
+    hues=("#0b5f9e", "#9a5b00", "#00734f", "#8a2f7b", "#5b4bb3", "#7a5a3a"),
+)
+DARK = Tokens(
+    page=GROUND,
+    surface=SURFACE,
+    raised="#1c2024",
+    ink=INK,
+    quiet=QUIET,
+    line=LINE,
+    accent=ACCENT,
+    focus="#8ab4f8",
+    alarm=ALARM,
+    hues=HUES,
+)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -1,0 +1,1 @@
+"""Development tools for reports: the chart library that ships inside them."""
