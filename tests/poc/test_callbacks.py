@@ -5,6 +5,7 @@ import json
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -16,9 +17,11 @@ from ftw.poc.codec import Artifact
 from ftw.poc.events import CallbackDone
 from ftw.poc.journal import Journal, RoundKey
 from ftw.poc.post import Poster, open_transport
+from ftw.poc.sealer import Sealer
 from ftw.poc.urls import UrlGuard
 from ftw.substrate.config import PocSettings
-from ftw.substrate.errors import StorageError
+from ftw.substrate.errors import ProofError, StorageError
+from ftw.substrate.signing import SigningKey
 from tests.poc.receivers import free_port, receiving, talking
 
 QUICK = Backoff(0.02, 0.1)
@@ -41,11 +44,21 @@ def journal(tmp_path):
 
 
 @contextmanager
-def sending(journal, *, interval=0.05, limit=10, backoff=QUICK, timeout_s=10.0, sink=None, guard=None):
+def sending(
+    journal,
+    *,
+    interval=0.05,
+    limit=10,
+    backoff=QUICK,
+    timeout_s=10.0,
+    sink=None,
+    guard=None,
+    commit=lambda parcel: None,
+):
     transport = open_transport()
     settings = PocSettings(callback_interval_sec=interval, callback_max_artifacts=limit)
     poster = Poster(transport, guard or UrlGuard("", True), timeout_s)
-    it = Sender(journal, poster, settings, sink=sink or (lambda event: None), backoff=backoff)
+    it = Sender(journal, poster, settings, sink=sink or (lambda event: None), backoff=backoff, commit=commit)
     it.start()
     try:
         yield it
@@ -99,6 +112,35 @@ def test_a_round_is_sent_in_bounded_parcels_in_order_and_to_the_last_byte(journa
         "artifacts": [{"nonce": one.nonce, "vector_b64": one.vector_b64} for one in vectors(0, 35)[30:]],
         "encoding": {"dtype": "f16", "k_dim": 2, "endian": "le"},
     }
+
+
+def test_a_parcel_carries_its_commitment(journal):
+    sealer = Sealer(journal, SigningKey.from_seed(b"k" * 32))
+    with receiving() as receiver, sending(journal, limit=10, commit=sealer.seal) as sender:
+        key = filled(journal, receiver.url, 15)
+        sender.wake()
+        came = receiver.wait_for(2)
+    given = [json.loads(base64.b64decode(each.headers["X-Ftw-Commitment"])) for each in came]
+    assert given == [one.model_dump() for one in sealer.commitments(key.round_id)]
+
+
+def test_a_commitment_too_long_for_a_header_is_left_to_be_pulled(journal):
+    sealer = Sealer(journal, SigningKey.from_seed(b"k" * 32))
+    with receiving() as receiver, sending(journal, commit=sealer.seal) as sender:
+        filled(journal, receiver.url, 2, block="b" * 4000)
+        sender.wake()
+        assert "X-Ftw-Commitment" not in receiver.wait_for(1)[0].headers
+
+
+def test_a_parcel_that_cannot_be_sealed_is_delivered_all_the_same(journal, caplog):
+    def refuse(parcel):
+        raise ProofError("a nonce stands twice")
+
+    with receiving() as receiver, sending(journal, commit=refuse) as sender:
+        filled(journal, receiver.url, 2)
+        sender.wake()
+        assert nonces(receiver.wait_for(1)) == [0, 1]
+    assert "goes without its commitment: a nonce stands twice" in caplog.text
 
 
 def test_a_request_is_sent_as_it_was_enqueued(journal):
@@ -282,6 +324,26 @@ def test_a_flush_sends_what_is_there_and_says_so(journal):
         assert sender.flush(20.0)
         assert nonces(receiver.came) == list(range(35))
         assert sender.flush(0.5)
+
+
+def test_flushes_at_once_all_end_with_what_is_there_sent(journal):
+    with receiving() as receiver, sending(journal, interval=600) as sender, ThreadPoolExecutor() as pool:
+        receiver.answer = lambda came: time.sleep(0.1) or (200, {}, b"")
+        filled(journal, receiver.url, 35)
+        assert list(pool.map(sender.flush, [5.0] * 3)) == [True] * 3
+        assert nonces(receiver.came) == list(range(35))
+
+
+def test_a_flush_does_not_wait_for_another_beyond_its_deadline(journal):
+    free = threading.Event()
+    with receiving() as receiver, sending(journal, interval=600) as sender, ThreadPoolExecutor() as pool:
+        receiver.answer = lambda came: free.wait(20) and (200, {}, b"")
+        filled(journal, receiver.url, 3)
+        first = pool.submit(sender.flush, 20.0)
+        receiver.wait_for(1)
+        assert not sender.flush(0.05)
+        free.set()
+        assert first.result()
 
 
 def test_a_flush_ends_at_its_deadline_and_loses_nothing(journal):

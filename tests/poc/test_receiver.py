@@ -1,13 +1,17 @@
 """A receiver's books: what came, what came twice, what never came; a wrong delivery is told, not counted."""
 
+import base64
 import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ftw.poc.commitments import Leaf, Terms, seal
 from ftw.poc.receiver import NAMED, Books, Marks, read_body
+from ftw.substrate.canonical import canonical_json
 from ftw.substrate.errors import UsageError
+from ftw.substrate.signing import SigningKey
 
 VECTOR = "ADwAAA=="  # 1, 0
 
@@ -194,3 +198,51 @@ def test_lines_are_bounded_and_counts_are_not():
         it.take("/generated", headers(i + 1), body())
     assert [one.sequence for one in it.batches()] == [3, 4, 5]
     assert it.stats()["batches"] == 5
+
+
+# --- commitments that come along
+
+TERMS = Terms("b", 1, "pk", 0, "artifact-k12/1", "f" * 64, 8, 2, False)
+
+
+def committed(*nonces, sequence=1, **changes):
+    """Headers with a commitment to these nonces, some of whose keys are changed after it was signed."""
+    leaves = [Leaf(nonce, base64.b64decode(VECTOR)) for nonce in nonces]
+    made = seal(TERMS, sequence, leaves, SigningKey.from_seed(b"k" * 32)).model_dump() | changes
+    return headers(sequence) | {"x-ftw-commitment": base64.b64encode(canonical_json(made)).decode()}
+
+
+def test_a_commitment_that_holds_is_counted_with_its_signer_and_saved():
+    saved = []
+    it = books(save=saved.append)
+    line = it.take("/generated", committed(1, 2), body([1, 2]))
+    it.take("/generated", headers(2), body([3]))
+    assert line.signer == SigningKey.from_seed(b"k" * 32).public
+    assert (it.stats()["batches"], it.stats()["committed"]) == (2, 1)
+    assert [json.loads(one).get("commitment", {}).get("count") for one in saved] == [2, None]
+
+
+@pytest.mark.parametrize(
+    ("given", "nonces", "match"),
+    [
+        (committed(1, 2), [1, 3], "is over 2 artifacts, nonces 1 to 2; here are 2, nonces 1 to 3"),
+        (committed(1, 2), [1, 2, 2], "nonce 2 stands twice"),
+        (committed(1, root="0" * 64), [1], "does not hold"),
+        (committed(1, node_id=3), [1], "is to another delivery"),
+        (committed(1) | {"x-ftw-sequence": "2"}, [1], "is to another delivery"),
+        (committed(1, more=1), [1], "is no commitment"),
+        (headers(1) | {"x-ftw-commitment": "no base64!"}, [1], "is no commitment"),
+        (headers(1) | {"x-ftw-commitment": base64.b64encode(b"[1]").decode()}, [1], "is no commitment"),
+    ],
+)
+def test_a_delivery_that_is_not_what_its_commitment_says_is_refused(given, nonces, match):
+    it = books()
+    with pytest.raises(UsageError, match=match):
+        it.take("/generated", given, body(nonces))
+    assert (it.stats()["batches"], it.stats()["malformed"]) == (0, 1)
+
+
+def test_a_verdict_with_a_commitment_is_refused():
+    verdict = body(artifacts=..., encoding=..., n_total=1, n_mismatch=0, mismatch_nonces=[])
+    with pytest.raises(UsageError, match="came with a verdict"):
+        books().take("/validated", committed(1), verdict)

@@ -1,6 +1,7 @@
 """Commitments come from the journal alone: the same before and after a restart, one per sealed run."""
 
 import base64
+from dataclasses import replace
 
 import pytest
 
@@ -87,3 +88,17 @@ def test_what_is_not_there_is_told_apart(journal):
         sealer.proof(KEY.round_id, 2)
     with pytest.raises(NotThere, match="nonce 33 is in no sealed batch yet"):
         sealer.proof(KEY.round_id, 33)
+
+
+def test_a_parcel_is_sealed_as_its_run_is_and_a_request_s_is_not(journal):
+    key = replace(KEY, url="http://127.0.0.1:9/pow")
+    journal.open_round(key)
+    made = [Artifact(key.nonce(index), base64.b64encode(bytes([index, 0, 0, 1])).decode()) for index in range(5)]
+    journal.append(key.round_id, made, 5)
+    parcel = journal.pending(3)
+    found = Sealer(journal, SIGNING).seal(parcel)
+    assert found == Sealer(journal, SIGNING).commitments(key.round_id)[0]
+    verify_batch(found, [Leaf(row.nonce, row.vector) for row in parcel.rows], signer=SIGNING.public)
+    journal.delivered(parcel.parcel_id)
+    journal.enqueue("request", "http://127.0.0.1:8/pow", "/validated", b"{}", "k")
+    assert Sealer(journal, SIGNING).seal(journal.pending(3, "http://127.0.0.1:8/pow")) is None

@@ -4,6 +4,7 @@ The rule of the file: what a receiver does (down, slow, failing, redirecting, ta
 parcels and of nobody else's, and a parcel is done with only when the journal has been told so.
 """
 
+import base64
 import logging
 import random
 import threading
@@ -12,12 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from ftw.poc.commitments import Commitment
 from ftw.poc.events import CallbackDone
 from ftw.poc.payloads import generated
 from ftw.poc.post import Answer, Poster
 from ftw.poc.records import Parcel
+from ftw.substrate.canonical import canonical_json
 from ftw.substrate.config import PocSettings
-from ftw.substrate.errors import StorageError
+from ftw.substrate.errors import ConfigError, ProofError, StorageError
 from ftw.substrate.events import Sink
 
 LOG = logging.getLogger(__name__)
@@ -28,6 +31,10 @@ STRIKES = 3
 """Failures in a row after which a receiver that does answer is left alone until its next turn."""
 LEAVE_S = 2.0
 """How long a close waits for lanes whose connections it has cut."""
+COMMITMENT = "X-Ftw-Commitment"
+"""The header with the commitment to what a parcel carries: its canonical JSON in base64."""
+LONGEST_HEADER = 4096
+"""Characters of that header at most, for receivers bound theirs: a longer commitment has to be pulled."""
 
 
 @runtime_checkable
@@ -99,7 +106,9 @@ class Sender:
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
         backoff: Backoff | None = None,
+        commit: Callable[[Parcel], Commitment | None] = lambda parcel: None,
     ) -> None:
+        """`commit` gives the signed commitment that goes along with a parcel (a sealer's `seal`)."""
         self._journal = journal
         self._poster = poster
         self._interval_s = settings.callback_interval_sec
@@ -108,6 +117,8 @@ class Sender:
         self._clock = clock
         self._rng = rng or random.Random()
         self._backoff = backoff or Backoff()
+        self._commit = commit
+        self._flushing = threading.Lock()
         self._changed = threading.Condition()
         self._lanes: dict[str, _Lane] = {}
         self._turns = 0
@@ -133,6 +144,15 @@ class Sender:
 
         What failed waits in the outbox for its retry: it is not lost, and a later process goes on with it.
         """
+        until = self._clock() + deadline_s
+        if not self._flushing.acquire(timeout=deadline_s):
+            return False
+        try:
+            return self._flush(max(0.0, until - self._clock()))
+        finally:
+            self._flushing.release()
+
+    def _flush(self, deadline_s: float) -> bool:
         with self._changed:
             self._flush_turn = self._turns
             for lane in self._lanes.values():
@@ -227,7 +247,7 @@ class Sender:
             parcel = self._journal.pending(self._limit, url)
             if parcel is None:
                 return
-            answer = self._poster.post(url, parcel.path, _body(parcel), _headers(parcel))
+            answer = self._poster.post(url, parcel.path, _body(parcel), _headers(parcel, self._committed(parcel)))
             if self._closed.is_set() and not answer.ok:
                 return  # cut by us: this try says nothing about the receiver
             if answer.ok:
@@ -240,6 +260,13 @@ class Sender:
             is_full = parcel.key is None or parcel.artifacts >= self._limit
             if lane.is_resting or (answer.ok and not is_full and self._flush_turn is None):
                 return
+
+    def _committed(self, parcel: Parcel) -> Commitment | None:
+        try:
+            return self._commit(parcel)
+        except (ConfigError, ProofError) as error:  # it is delivered all the same
+            LOG.warning("a callback of %.12s… goes without its commitment: %s", parcel.owner, error)
+            return None
 
     def _fail(self, parcel: Parcel, answer: Answer, lane: _Lane) -> None:
         lane.misses = lane.misses + 1 if answer.status is None else 0
@@ -263,9 +290,13 @@ def _body(parcel: Parcel) -> bytes:
     return generated(parcel.key, (row.artifact for row in parcel.rows), parcel.key.k_dim)
 
 
-def _headers(parcel: Parcel) -> dict[str, str]:
-    return {
+def _headers(parcel: Parcel, commitment: Commitment | None) -> dict[str, str]:
+    marks = {
         "X-Ftw-Sequence": str(parcel.sequence),
         "Idempotency-Key": parcel.idempotency_key,
         "X-Ftw-Round": parcel.owner,
     }
+    if commitment is not None:
+        text = base64.b64encode(canonical_json(commitment.model_dump())).decode("ascii")
+        marks |= {COMMITMENT: text} if len(text) <= LONGEST_HEADER else {}
+    return marks

@@ -4,6 +4,8 @@ The rule of the file: a delivery is read as strictly as the network's own receiv
 has been counted (and saved, where a file is given) before the answer leaves.
 """
 
+import base64
+import binascii
 import json
 import threading
 from collections import Counter, deque
@@ -14,8 +16,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ftw.poc.codec import read
+from ftw.poc.commitments import Commitment, leaf_of, verify_batch
 from ftw.substrate.config import Strict
-from ftw.substrate.errors import ConfigError, UsageError
+from ftw.substrate.errors import ConfigError, ProofError, UsageError
 
 Path = Literal["/generated", "/validated"]
 KEPT = 10_000
@@ -76,15 +79,18 @@ class Marks:
     sequence: int | None = None
     key: str = ""
     round: str = ""
+    commitment: Commitment | None = None
+    """The signed root over the artifacts. That it holds is not checked here."""
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> "Marks":
-        """The marks in headers with lower-case names. Raises UsageError for a sequence that is no number."""
+        """The marks in headers with lower-case names. Raises UsageError for a sequence that is no number, and for a
+        commitment that is none."""
         text = headers.get("x-ftw-sequence")
         if text is not None and not (text.isascii() and text.isdigit() and len(text) < 19):
             raise UsageError(f"X-Ftw-Sequence is {text[:40]!r}: it must be a number")
         key, its_round = headers.get("idempotency-key", ""), headers.get("x-ftw-round", "")
-        return cls(None if text is None else int(text), key, its_round)
+        return cls(None if text is None else int(text), key, its_round, _commitment(headers.get("x-ftw-commitment")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,8 @@ class Delivery:
     n_bytes: int
     is_duplicate: bool
     """Whether a delivery with this idempotency key came before: it is acknowledged and not counted again."""
+    signer: str = ""
+    """The key whose signed commitment to these artifacts came with them and holds."""
 
 
 @dataclass(slots=True)
@@ -136,17 +144,21 @@ class Books:
             self._counts: Counter[str] = Counter()
 
     def take(self, path: Path, headers: Mapping[str, str], body: bytes) -> Delivery:
-        """Enter one delivery. Raises UsageError for a body that the network's receiver would not take."""
+        """Enter one delivery. Raises UsageError for a body that the network's receiver would not take, and for one
+        that is not what its own commitment says."""
         try:
             marks = Marks.of(headers)
             given = read_body(path, body)
+            _require_committed(marks, given)
         except UsageError:
             self.refuse("malformed")
             raise
         with self._lock:
             line = self._line(path, marks, given, len(body))
             if self._save is not None and not line.is_duplicate:
-                self._save(_saved(line, body))  # first: what cannot be saved is neither counted nor acknowledged
+                self._save(
+                    _saved(line, marks.commitment, body)
+                )  # first: what cannot be saved is neither counted nor acknowledged
             self._lines.append(line)
             self._count(line, given)
         return line
@@ -178,6 +190,7 @@ class Books:
             n_artifacts=len(given.artifacts) if isinstance(given, Generated) else 0,
             n_bytes=n_bytes,
             is_duplicate=bool(marks.key) and marks.key in self._keys,
+            signer="" if marks.commitment is None else marks.commitment.signer,
         )
 
     def _count(self, line: Delivery, given: Generated | Validated) -> None:
@@ -189,6 +202,7 @@ class Books:
             return
         self._keys |= {line.key} - {""}
         counts["batches"] += 1
+        counts["committed"] += bool(line.signer)
         counts["validated"] += line.path == "/validated"
         counts["artifacts"] += line.n_artifacts
         its = self._rounds.setdefault(line.round, _Round())
@@ -203,7 +217,9 @@ class Books:
             its.nonces.add(one.nonce)
 
 
-COUNTS = ("deliveries", "batches", "validated", "artifacts", "bytes", "duplicates_by_key", "duplicates_by_nonce")
+COUNTS = (
+    "deliveries", "batches", "committed", "validated", "artifacts", "bytes", "duplicates_by_key", "duplicates_by_nonce"
+)  # fmt: skip
 REFUSALS = ("malformed", "failed", "too_large")
 
 
@@ -244,6 +260,35 @@ def _summary(one: _Round) -> dict[str, Any]:
     }
 
 
-def _saved(line: Delivery, body: bytes) -> str:
+def _commitment(text: str | None) -> Commitment | None:
+    if text is None:
+        return None
+    try:
+        return Commitment.read(json.loads(base64.b64decode(text, validate=True)), source="X-Ftw-Commitment")
+    except (binascii.Error, ValueError, TypeError, RecursionError, ConfigError) as error:
+        raise UsageError(f"X-Ftw-Commitment is no commitment as canonical JSON in base64: {error}") from error
+
+
+def _require_committed(marks: Marks, given: Generated | Validated) -> None:
+    """Raises UsageError unless a commitment that came along is one to this delivery."""
+    made = marks.commitment
+    if made is None:
+        return
+    if not isinstance(given, Generated):
+        raise UsageError("X-Ftw-Commitment came with a verdict: commitments are to artifacts")
+    said = (made.block_hash, made.block_height, made.public_key, made.node_id, made.k_dim, made.sequence)
+    head = (given.block_hash, given.block_height, given.public_key, given.node_id, given.encoding.k_dim, marks.sequence)
+    if said != head:
+        raise UsageError(
+            "X-Ftw-Commitment is to another delivery: its round, node, k_dim or sequence is not this one's"
+        )
+    try:
+        verify_batch(made, [leaf_of(one.nonce, one.vector_b64) for one in given.artifacts])
+    except ProofError as error:
+        raise UsageError(str(error)) from error
+
+
+def _saved(line: Delivery, commitment: Commitment | None, body: bytes) -> str:
     head = {"received_at": line.at, "path": line.path, "round": line.round, "sequence": line.sequence, "key": line.key}
-    return json.dumps(head | {"body": json.loads(body)}) + "\n"
+    made = {} if commitment is None else {"commitment": commitment.model_dump()}
+    return json.dumps(head | made | {"body": json.loads(body)}) + "\n"

@@ -5,11 +5,12 @@ The rule of the file: nothing is stored. The same journal and key give the same 
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from ftw.poc.commitments import Commitment, Inclusion, Leaf, Terms, prove, seal
 from ftw.poc.journal import Journal
-from ftw.poc.records import RoundKey, Sealed
+from ftw.poc.records import Parcel, RoundKey, Row, Sealed
 from ftw.substrate.errors import NotThere
 from ftw.substrate.signing import SigningKey
 
@@ -31,6 +32,12 @@ class Sealer:
         """The key that checks these commitments, 64 hex digits."""
         return self._key.public
 
+    def seal(self, parcel: Parcel) -> Commitment | None:
+        """The commitment to what a round's parcel carries; None for the parcel of a request, which is no round's."""
+        if parcel.key is None:
+            return None
+        return self._commitment(parcel.owner, parcel.key, parcel.sequence, lambda: _leaves(parcel.rows))
+
     def commitments(self, round_id: str, after: int = 0, limit: int = 1000) -> tuple[Commitment, ...]:
         """Up to `limit` commitments of a round with a sequence above `after`, in order.
 
@@ -38,7 +45,7 @@ class Sealer:
         """
         key = self._key_of(round_id)
         runs = [run for run in self._journal.sealed(round_id) if run.sequence > after]
-        return tuple(self._commitment(round_id, key, run) for run in runs[: max(0, limit)])
+        return tuple(self._of_run(round_id, key, run) for run in runs[: max(0, limit)])
 
     def proof(self, round_id: str, nonce: int) -> Inclusion:
         """The proof that a nonce's artifact is in the batch that was sealed with it.
@@ -52,28 +59,34 @@ class Sealer:
         run = next((run for run in self._journal.sealed(round_id) if run.first <= row.seq <= run.last), None)
         if run is None:
             raise NotThere(f"nonce {nonce} is in no sealed batch yet: ask again after the next one is closed")
-        return prove(self._commitment(round_id, key, run), self._leaves(round_id, run), nonce)
+        return prove(self._of_run(round_id, key, run), self._read(round_id, run), nonce)
 
-    def _commitment(self, round_id: str, key: RoundKey, run: Sealed) -> Commitment:
-        which = (round_id, run.sequence)
+    def _of_run(self, round_id: str, key: RoundKey, run: Sealed) -> Commitment:
+        return self._commitment(round_id, key, run.sequence, lambda: self._read(round_id, run))
+
+    def _commitment(self, round_id: str, key: RoundKey, sequence: int, leaves: Callable[[], list[Leaf]]) -> Commitment:
+        which = (round_id, sequence)
         with self._lock:
             if which in self._made:
                 self._made.move_to_end(which)
                 return self._made[which]
         terms = Terms(**{field.name: getattr(key, field.name) for field in fields(Terms)})
-        made = seal(terms, run.sequence, self._leaves(round_id, run), self._key)
+        made = seal(terms, sequence, leaves(), self._key)
         with self._lock:
             self._made[which] = made
             while len(self._made) > KEPT:
                 self._made.popitem(last=False)
         return made
 
-    def _leaves(self, round_id: str, run: Sealed) -> list[Leaf]:
-        rows = self._journal.artifacts(round_id, run.first - 1, run.last - run.first + 1)
-        return [Leaf(row.nonce, row.vector) for row in rows]
+    def _read(self, round_id: str, run: Sealed) -> list[Leaf]:
+        return _leaves(self._journal.artifacts(round_id, run.first - 1, run.last - run.first + 1))
 
     def _key_of(self, round_id: str) -> RoundKey:
         state = self._journal.round(round_id)
         if state is None:
             raise NotThere(f"the journal has no round {round_id[:16]}…: see /status for the one that runs")
         return state.key
+
+
+def _leaves(rows: Sequence[Row]) -> list[Leaf]:
+    return [Leaf(row.nonce, row.vector) for row in rows]

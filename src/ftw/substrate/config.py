@@ -23,12 +23,15 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def read(cls: type[Read], values: Mapping[str, Any], *, source: str) -> Read:
-        """An instance from plain values. Raises ConfigError that names `source`, the key, and what would be good."""
+    def read(cls: type[Read], values: Mapping[str, Any], *, source: str, prefix: str = "") -> Read:
+        """An instance from plain values. Raises ConfigError that names `source`, the key, and what would be good.
+
+        With a prefix the values were variables: keys are named as these are, FTW_MODEL for `model`.
+        """
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(f"{source}: {'; '.join(_complaints(error, cls.model_fields))}") from error
+            raise ConfigError(f"{source}: {'; '.join(_complaints(error, cls.model_fields, prefix))}") from error
 
 
 class ModelSpec(Strict):
@@ -71,7 +74,7 @@ class Settings(Strict):
     def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
         """The settings of this process. Raises ConfigError for an unknown FTW_* variable, naming the nearest one."""
         env = os.environ if env is None else env
-        settings = cls.read(_variables(env, "FTW_", cls.model_fields), source="environment")
+        settings = cls.read(_variables(env, "FTW_", cls.model_fields), source="environment", prefix="FTW_")
         if settings.cache_dir is None:
             base = Path(env["XDG_CACHE_HOME"]) if env.get("XDG_CACHE_HOME") else Path(env.get("HOME", "~")) / ".cache"
             settings = settings.model_copy(update={"cache_dir": base.expanduser() / "ftw"})
@@ -127,7 +130,7 @@ class PocSettings(Strict):
         Raises ConfigError for an unknown POC_* variable, naming the nearest one, and for a value out of bounds.
         """
         env = os.environ if env is None else env
-        settings = cls.read(_variables(env, "POC_", cls.model_fields), source="environment")
+        settings = cls.read(_variables(env, "POC_", cls.model_fields), source="environment", prefix="POC_")
         journal, key = settings.journal, settings.signing_key
         if journal is None:
             journal = (Settings.from_env(env).cache_dir or Path()) / "poc.sqlite"
@@ -144,11 +147,12 @@ def _variables(env: Mapping[str, str], prefix: str, fields: Iterable[str]) -> di
     return {known[key]: value for key, value in given.items() if value != ""}
 
 
-def _complaints(error: ValidationError, known: Iterable[str]) -> list[str]:
+def _complaints(error: ValidationError, known: Iterable[str], prefix: str) -> list[str]:
     """One phrase per problem: the key, what is wrong with it, the value that was given."""
     phrases = []
     for problem in error.errors():
         key = ".".join(map(str, problem["loc"]))
+        key = prefix + key.upper() if prefix else key
         if problem["type"] == "extra_forbidden":
             phrases.append(f"{key} is not a known key{_nearest(key, known)}")
         else:

@@ -88,8 +88,11 @@ def build(
     guard = UrlGuard(settings.callback_allow, allow_loopback, resolve)
     key = SigningKey.load_or_create(settings.signing_key)
     journal = Journal(settings.journal, clock=clock)
+    sealer = Sealer(journal, key)
     transport = transport or open_transport()
-    sender = Sender(journal, Poster(transport, guard), settings, sink=sink, clock=clock, rng=random.Random())
+    sender = Sender(
+        journal, Poster(transport, guard), settings, sink=sink, clock=clock, rng=random.Random(), commit=sealer.seal
+    )
     rounds = Rounds(model, deployment, settings, journal, lease, sink=sink, posted=sender.wake)
     serving = Serving(TransformersEngine(model, sinks=(sink,)), lease)
     quick = ThreadPoolExecutor(8, "ftw-quick")
@@ -117,7 +120,7 @@ def build(
         journal.close()
 
     metrics.watch(levels)
-    desk = PowDesk(rounds, journal, Sealer(journal, key), guard, settings, quick, waiting)
+    desk = PowDesk(rounds, journal, sealer, guard, settings, quick, waiting, sender.flush)
     return Parts(desk, ChatDesk(model, deployment, serving, tokenizing), metrics, access, start, close)
 
 

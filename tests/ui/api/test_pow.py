@@ -1,10 +1,12 @@
 """The artifact API through the ASGI transport: shapes, states, conflicts, verdicts, what the live client sends."""
 
+import asyncio
 import base64
 import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -298,7 +300,7 @@ def test_a_round_is_called_back_with_the_network_s_keys_and_can_be_pulled_and_pr
     round_ = server.post(f"{POW}/init/generate", body(url=URL)).headers["x-ftw-round"]
     until(lambda: len(server.posted) >= 2)
     server.ok(f"{POW}/stop", {})
-    until(lambda: server.parts.pow.journal.outbox_depth() == 0)
+    assert server.parts.pow.journal.outbox_depth() == 0
     parcels = [json.loads(request.content) for request in server.posted]
     for parcel, request in zip(parcels, server.posted, strict=True):
         assert set(parcel) == {"block_hash", "block_height", "public_key", "node_id", "artifacts", "encoding"}
@@ -317,11 +319,32 @@ def test_a_round_is_called_back_with_the_network_s_keys_and_can_be_pulled_and_pr
     assert [one["nonce"] for one in pulled] == [10 * i for i in range(len(pulled))]
     commitments = server.get(f"{POW}/commitments", round=round_).json()["commitments"]
     assert sum(one["count"] for one in commitments) == len(pulled)
+    came = [json.loads(base64.b64decode(request.headers["x-ftw-commitment"])) for request in server.posted]
+    assert came == commitments
     proof = server.get(f"{POW}/proof", round=round_, nonce=10).json()
     assert proof["commitment"] == commitments[0]
     listed = server.get(f"{POW}/rounds").json()["rounds"]
     assert [(one["round"], one["count"]) for one in listed] == [(round_, len(pulled))]
     assert "url" not in listed[0]
+
+
+def test_a_stop_delivers_what_was_made_without_waiting_for_the_interval(open_server: Open) -> None:
+    server = open_server(callback_interval_sec=600)
+    server.ok(f"{POW}/init/generate", body(url=URL))
+    until(lambda: server.get(f"{POW}/status").json()["stats"]["total_processed"] > 8)
+    for _ in range(2):  # the second one has nothing to deliver and does not wait
+        server.ok(f"{POW}/stop", {})
+        assert server.parts.pow.journal.outbox_depth() == 0
+    made = server.parts.pow.journal.rounds()[0].count
+    assert sum(len(json.loads(request.content)["artifacts"]) for request in server.posted) == made
+
+
+def test_a_receiver_that_is_down_keeps_a_stop_waiting_no_longer_than_its_deadline(open_server: Open) -> None:
+    flushed: list[float] = []
+    server = open_server(stop_deadline_sec=3)
+    desk = replace(server.parts.pow, flush=lambda seconds: bool(flushed.append(seconds)))
+    assert asyncio.run(desk.stop()).state == "STOPPED"
+    assert 0 < flushed[0] <= 3
 
 
 @pytest.mark.parametrize("path", ["artifacts", "commitments", "proof"])

@@ -45,6 +45,13 @@ def test_an_id_without_a_port_is_a_bad_request_and_an_unknown_one_not_found(shar
     assert shared.get(f"{PROXY}/generate/80:nobody").status_code == 404
 
 
+def test_an_id_of_another_backend_is_not_found(shared: Server) -> None:
+    id_ = shared.ok(f"{PROXY}/generate", ask(1, wait=False))["request_id"]
+    answer = shared.get(f"{PROXY}/generate/{id_.replace('80:', '81:')}")
+    assert answer.status_code == 404
+    assert "no backend of this proxy has the port 81: its only one has 80" in answer.json()["detail"]
+
+
 def test_the_proxy_refuses_what_the_api_refuses(shared: Server) -> None:
     assert shared.post(f"{PROXY}/init/generate", body(params={"seq_len": 9})).status_code == 409
     assert shared.post(f"{PROXY}/generate", ask(1, r_target=1)).status_code == 422

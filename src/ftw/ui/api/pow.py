@@ -4,6 +4,7 @@ The rule of the file: the desk does, routes only name paths. The keys of every a
 """
 
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
@@ -51,6 +52,9 @@ class PowDesk:
     """For the disk, for names to resolve, for large answers."""
     waiting: Executor
     """For requests that wait for their result."""
+    flush: Callable[[float], bool]
+    """Delivers what is due, for so many seconds at most."""
+    clock: Callable[[], float] = time.monotonic
     seats: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(WAITING))
     """One for each request that waits."""
 
@@ -99,8 +103,16 @@ class PowDesk:
         return await in_thread(self.quick, self._told, state)
 
     async def stop(self) -> Status:
-        """Ends the round and calls off all requests."""
-        return await in_thread(self.quick, self.rounds.stop)
+        """Ends the round and calls off all requests, then delivers what was made, within one deadline for both."""
+        deadline_s = self.settings.stop_deadline_sec
+
+        def work() -> Status:
+            until = self.clock() + deadline_s
+            now = self.rounds.stop(deadline_s)
+            self.flush(max(0.0, until - self.clock()))  # what is not taken by then is tried again later
+            return now
+
+        return await in_thread(self.quick, work)
 
     async def _check(self, asked: RoundRequest) -> None:
         asked.params.check(self.deployment)
@@ -147,7 +159,7 @@ def pow_routes(desk: PowDesk) -> APIRouter:
 
     @router.post("/stop")
     async def stop() -> Response:
-        """End the round and call off all requests. What was made is kept and delivered."""
+        """End the round and call off all requests. What was made is kept, and delivered now where it is taken."""
         now = await desk.stop()
         return answered(pieces({"status": "OK", "pow_status": {"status": "STOPPED"}}), now)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
+from ftw.substrate.errors import NotThere
 from ftw.ui.api.answers import pieces
 from ftw.ui.api.body import body_of, described
 from ftw.ui.api.pow import PowDesk, answered, state_of, unless_left
@@ -44,6 +45,8 @@ def proxy_routes(desk: PowDesk) -> APIRouter:
         port, colon, inner = request_id.partition(":")
         if not colon or not port.isdecimal():
             raise NotMatching("the request id must be port:uuid, as it was given out")
+        if port != str(_port(request)):
+            raise NotThere(f"no backend of this proxy has the port {port[:9]}: its only one has {_port(request)}")
         return answered(_with_id(await desk.result(inner), lambda _: request_id))
 
     @router.get("/status")

@@ -10,7 +10,10 @@ from ftw.ui.cli.options import Json, ModelName, at_least, verb
 from ftw.ui.cli.output import Out, repeat
 
 app = typer.Typer(
-    name="poc", help="Prove that a model was computed: first vectors.", no_args_is_help=True, rich_markup_mode=None
+    name="poc",
+    help="Prove that a model was computed, validate proofs, and calibrate what they are worth.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
@@ -20,7 +23,7 @@ for options, analysis in (*poc_commit.COMMANDS, *poc_analysis.COMMANDS):
 
 @app.callback()
 def _poc() -> None:
-    """Prove that a model was computed: first vectors."""
+    """Prove that a model was computed, validate proofs, and calibrate what they are worth."""
 
 
 @app.command(**verb("hello", "ftw poc hello", "ftw poc hello -n 4 --json"))

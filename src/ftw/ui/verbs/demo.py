@@ -75,7 +75,7 @@ def run(out: Out, *, model: str | None, is_paced: bool) -> None:
         ("ftw pack show", "what can be read"),
         ("ftw --help", "all verbs"),
     ):
-        out.show(Text.assemble(f"  {line:<62}", (what, grey())))
+        out.show(Text.assemble(f"  {line:<50}", (what, grey())))
     out.document(document | {"seconds": seconds})
 
 

@@ -97,6 +97,7 @@ def _report(out: Out, stats: dict[str, Any], where: str, asked: Asked) -> None:
     rows = {
         "deliveries": f"{stats['deliveries']:,}, {stats['bytes']:,} bytes",
         "artifacts": f"{stats['artifacts']:,} in {count(len(rounds), 'round')}",
+        "committed": f"{stats['committed']:,} of {count(stats['batches'], 'batch', 'batches')}, signature holds",
         "verdicts": f"{stats['validated']:,}",
         "came twice": f"{count(stats['duplicates_by_key'], 'delivery', 'deliveries')} by key, "
         f"{count(stats['duplicates_by_nonce'], 'nonce')}",
