@@ -184,7 +184,13 @@ class Taps:
                 self._trace._seen[layer] = stream if is_grad else stream.detach(), version
             if not edits:
                 return None
-            changed = self._edited(site, stream, edits)
+            item = edits[0]
+            if len(edits) == 1 and item.rows is None and self._watch is None:
+                self.acting = item.origin
+                changed = item.checked(stream, stream)
+                self.acting = None
+            else:
+                changed = self._edited(site, stream, edits)
             if changed is stream:
                 return None
             if stream is output:
@@ -263,11 +269,12 @@ def tap(
 class _Placed:
     """An edit at its rows, checked on each use."""
 
-    __slots__ = ("edit", "index", "last", "origin", "prefix", "rows")
+    __slots__ = ("apply", "edit", "index", "last", "origin", "prefix", "rows")
 
     def __init__(self, origin: Edit | RowEdit, edit: Edit, rows: tuple[int, ...] | None) -> None:
         self.origin = origin
         self.edit = edit
+        self.apply = edit.apply
         self.rows = rows
         self.last = max(rows) if rows else -1
         self.prefix = len(rows) if rows is not None and rows == tuple(range(len(rows))) else -1
@@ -294,10 +301,9 @@ class _Placed:
 
     def checked(self, part: Tensor, owner: Tensor) -> Tensor:
         """What the edit makes of `part`, which is `owner` or rows of it. Raises EditError."""
-        counts = not owner.is_inference()
-        version = owner._version if counts else 0
-        new = self.edit.apply(part)
-        if counts and owner._version != version:
+        version = -1 if owner.is_inference() else owner._version
+        new = self.apply(part)
+        if version >= 0 and owner._version != version:
             raise EditError(
                 f"edit {self.edit.label!r} at {self.edit.site} wrote into its argument: return a new tensor"
             )
