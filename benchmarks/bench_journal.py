@@ -16,7 +16,9 @@ CHUNK = 10_000
 UNIT = 32
 """Artifacts in one step of the journal, as a round makes them by default."""
 PAGE = 1000
-KEY = RoundKey("0xblock", 7, "key", 1, 3, 0, 1, "artifact-k12/1", "f" * 64, 256, 12, stronger_rng=False, url="http://x")
+KEY = RoundKey(
+    "0xblock", 7, "key", 1, 3, 0, 1, "artifact-k12/1", "f" * 64, 256, 12, 8, stronger_rng=False, url="http://x"
+)
 
 
 def run(context: Context) -> Iterator[Figure]:
@@ -59,7 +61,7 @@ def _queries(journal: Journal, context: Context) -> Iterator[Figure]:
 
 
 def _appends(journal: Journal, context: Context) -> Iterator[Figure]:
-    key = RoundKey("0xnext", 8, "key", 1, 3, 0, 1, "artifact-k12/1", "f" * 64, 256, 12, stronger_rng=False, url=None)
+    key = RoundKey("0xnext", 8, "key", 1, 3, 0, 1, "artifact-k12/1", "f" * 64, 256, 12, 8, stronger_rng=False, url=None)
     at = [journal.open_round(key)]
 
     def append() -> None:

@@ -1,4 +1,5 @@
 """The layer sweep: what every transformer block would say next, read through vocabulary lenses.
 
-`peek` answers it for one prompt. Batteries, tuned and prism lenses, milestones, audits and reports will live here.
+`run.Sweep(model, lenses).run(battery)` answers it for many prompts in one table, `peek` for one prompt. What is read is
+`forward`'s, how it is read the lenses', what is measured `metrics`', and `decode` brings them together.
 """

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ftw.substrate.errors import ConfigError, NumericError, PromptTooLong
 from ftw.substrate.gate import Gate, gate
 from ftw.substrate.model import Model
-from ftw.substrate.taps import tap
-from ftw.substrate.types import Site
-from ftw.substrate.unembed import TopK, entropy_bits, rank_and_logprob, topk
+from ftw.sweep.decode import Decoded, Targets, decode
+from ftw.sweep.forward import read
+from ftw.sweep.lenses.logit import LogitLens
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +79,11 @@ def peek(model: Model, ids: Sequence[int], *, k: int = 5, answer_id: int | None 
     _check(model, ids, answer_id)
     verdict = gate(model.net, model.arch, model=model.name)
     verdict.require()
-    resid = _last_states(model, ids)
-    best = topk(model.arch, resid, k)
-    if not torch.isfinite(best.logsumexp).all():
-        bad = [block for block, ok in enumerate(torch.isfinite(best.logsumexp).tolist()) if not ok]
-        raise NumericError(f"{model.name}: the state after block {bad[0]} decodes to numbers that are not finite")
-    answer = int(best.ids[-1, 0]) if answer_id is None else answer_id
-    targets = torch.full(resid.shape[:1], answer, dtype=torch.long, device=resid.device)
-    ranks, logprobs = rank_and_logprob(model.arch, resid, targets)
-    # the results leave the device here, once
-    views = _views(model, best, ranks.tolist(), logprobs.exp().tolist(), entropy_bits(model.arch, resid).tolist())
+    resid = read(model, [ids]).states
+    lens = [LogitLens(model.arch)]
+    answer = int(decode(model, lens, resid, k=1, wanted=()).top_ids[-1, 0, 0]) if answer_id is None else answer_id
+    found = decode(model, lens, resid, Targets({"answer": torch.tensor([answer])}), k=k, wanted=["entropy"])
+    views = _views(model, found)
     return Peek(tuple(ids), model.pieces([answer])[0], answer, views, verdict, model.vocab_size)
 
 
@@ -103,27 +96,21 @@ def _check(model: Model, ids: Sequence[int], answer_id: int | None) -> None:
         raise ConfigError(f"the answer has token id {answer_id}: {model.name} has ids 0..{model.vocab_size - 1}")
 
 
-@torch.inference_mode()
-def _last_states(model: Model, ids: Sequence[int]) -> Float[Tensor, "layer d_model"]:
-    """The residual stream after every block at the last position, in the model's dtype, on the first block's device."""
-    sites = [Site(block) for block in range(model.n_layers)]
-    with tap(model, reads=sites) as trace:
-        model.net(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False)
-        states = [trace[site][0, -1] for site in sites]
-    return torch.stack([state.to(states[0].device) for state in states])
-
-
-def _views(
-    model: Model, best: TopK, ranks: Sequence[int], ps: Sequence[float], entropies: Sequence[float]
-) -> tuple[BlockView, ...]:
-    rows = zip(best.ids.tolist(), (best.values - best.logsumexp[..., None]).exp().tolist(), strict=True)
+def _views(model: Model, found: Decoded) -> tuple[BlockView, ...]:
+    """A view for each block: the layers from 1 on. The results leave the device here, once."""
+    bad = (~found.is_finite[1:, 0]).nonzero()
+    if len(bad):
+        raise NumericError(f"{model.name}: the state after block {int(bad[0])} decodes to numbers that are not finite")
+    ids, shares = found.top_ids[1:, 0].tolist(), found.top_logprobs[1:, 0].exp().tolist()
+    ranks, ps = found.ranks["answer"][1:, 0].tolist(), found.logprobs["answer"][1:, 0].exp().tolist()
+    rows = zip(ids, shares, ranks, ps, found.values["entropy"][1:, 0].tolist(), strict=True)
     return tuple(
         BlockView(
             block=block,
-            top=tuple(Guess(*each) for each in zip(model.pieces(ids), ids, shares, strict=True)),
-            answer_rank=ranks[block],
-            answer_p=ps[block],
-            entropy_bits=entropies[block],
+            top=tuple(Guess(*each) for each in zip(model.pieces(best), best, p, strict=True)),
+            answer_rank=rank,
+            answer_p=answer_p,
+            entropy_bits=entropy,
         )
-        for block, (ids, shares) in enumerate(rows)
+        for block, (best, p, rank, answer_p, entropy) in enumerate(rows)
     )

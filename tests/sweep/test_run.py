@@ -1,0 +1,236 @@
+"""Sweep: prompts in, a table out; its rows are the model's numbers, prompt by prompt."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ftw.substrate.errors import ConfigError, NumericError, Refused
+from ftw.substrate.model import Model, from_net, load
+from ftw.substrate.reference import tiny
+from ftw.sweep.battery import Battery, Prompt, align_all
+from ftw.sweep.lenses.logit import LogitLens
+from ftw.sweep.lenses.views import view
+from ftw.sweep.run import Sweep, items_of
+from ftw.sweep.table import COLUMNS, SweepTable
+
+FACTS = [
+    Prompt("fr", "The capital of France is", "Paris", control_answer="Berlin"),
+    Prompt("de", "The capital of Germany is called", "Berlin", aliases=("Bonn",)),
+    Prompt("both", "The capital of France is", "Paris Berlin", control_answer="Berlin Paris"),
+    Prompt("story", "Once upon a time", kind="probe"),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load("reference")
+
+
+@pytest.fixture(scope="module")
+def table(model: Model) -> SweepTable:
+    return Sweep(model, [view(model, "own"), view(model, "raw")]).run(FACTS)
+
+
+def own_logprobs(model: Model, ids: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        return model.net(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
+
+
+def test_there_is_a_row_for_every_prompt_lens_and_layer_in_order(table: SweepTable, model: Model) -> None:
+    n = model.n_layers
+    views = [("logit", at) for at in range(n + 1)] + [("own", at) for at in range(1, n + 1)]
+    views += [("raw", at) for at in range(n + 1)]
+    assert list(zip(table["lens"].tolist(), table["layer"].tolist(), strict=True)) == views * 4
+    assert table["prompt"].tolist() == [prompt for prompt in range(4) for _ in views]
+    assert set(table.columns) == set(COLUMNS)
+    for name, (kind, _) in COLUMNS.items():
+        assert table[name].dtype == kind or (kind == "str" and table[name].dtype.kind == "U")
+
+
+def test_the_last_layer_says_what_the_model_says_of_answer_and_control(table: SweepTable, model: Model) -> None:
+    last = next(table.where(prompt=0, lens="logit", layer=model.n_layers).rows())
+    own = own_logprobs(model, model.encode(FACTS[0].text))[-1]
+    assert last["top_tokens"][0].strip() == "Paris"
+    assert last["answer_rank"] == 1
+    assert last["answer_logprob"] == pytest.approx(float(own[last["answer_id"]]), abs=1e-4)
+    assert last["control_logprob"] == pytest.approx(float(own[last["control_id"]]), abs=1e-4)
+    assert last["answer_mass"] == pytest.approx(math.exp(last["answer_logprob"]), abs=1e-4)
+    assert last["entropy_bits"] == pytest.approx(float(-(own.exp() * own).sum() / math.log(2)), abs=1e-3)
+    assert (last["kl_bits"], last["prompt_id"], last["token"].strip()) == (0.0, "fr", "is")
+    assert (last["next_id"], last["next_rank"]) == (last["answer_id"], 1)
+
+
+def test_a_whole_answer_is_the_sum_over_its_tokens_as_they_are_forced(table: SweepTable, model: Model) -> None:
+    aligned = align_all(FACTS[2:3], model)[0]
+    last = next(table.where(prompt=2, lens="logit", layer=model.n_layers).rows())
+    for gold, found in (
+        (aligned.gold, last["answer_whole_logprob"]),
+        (aligned.control, last["control_whole_logprob"]),
+    ):
+        assert gold is not None
+        assert len(gold.ids) > 1
+        own = own_logprobs(model, list(gold.forced_ids))[len(gold.prompt_ids) - 1 :]
+        assert found == pytest.approx(float(sum(own[at, token] for at, token in enumerate(gold.ids))), abs=1e-3)
+
+
+def test_a_whole_answer_of_one_token_is_that_token(table: SweepTable) -> None:
+    fact = table.where(prompt=0)
+    np.testing.assert_array_equal(fact["answer_whole_logprob"], fact["answer_logprob"])
+
+
+def test_all_first_tokens_that_count_as_right_are_summed(table: SweepTable, model: Model) -> None:
+    rows = table.where(prompt=1, lens="logit")
+    accepted = table.items[1].accepted
+    assert len(accepted) == 2
+    own = own_logprobs(model, model.encode(FACTS[1].text))[-1]
+    assert rows["answer_mass"][-1] == pytest.approx(float(own[list(accepted)].exp().sum()), abs=1e-5)
+
+
+def test_a_probe_has_no_answer_and_says_so(table: SweepTable) -> None:
+    probe = table.where(prompt=3)
+    assert (probe["answer_id"] == -1).all()
+    assert (probe["answer_rank"] == 0).all()
+    for name in ("answer_logprob", "answer_whole_logprob", "answer_mass", "control_logprob", "control_whole_logprob"):
+        assert np.isnan(probe[name]).all()
+    assert np.isfinite(probe["entropy_bits"]).all()
+
+
+def test_at_every_position_the_next_token_is_the_prompts_own(model: Model) -> None:
+    table = Sweep(model).run(FACTS, positions="all")
+    ids = list(table.items[0].ids)
+    last = table.where(prompt=0, layer=model.n_layers)
+    own = own_logprobs(model, ids)
+    assert last["pos"].tolist() == list(range(len(ids)))
+    assert last["token_id"].tolist() == ids
+    assert last["next_id"].tolist() == [*ids[1:], table.items[0].answer[0]]
+    expected = own.gather(-1, torch.tensor(last["next_id"].tolist())[:, None])[:, 0]
+    np.testing.assert_allclose(last["next_logprob"], expected, atol=1e-4)
+    assert np.isnan(last["answer_whole_logprob"][:-1]).all()
+    assert len(table.last()) == len(FACTS) * (model.n_layers + 1)
+
+
+def test_the_last_position_has_the_same_numbers_whether_or_not_the_others_are_read(
+    model: Model, table: SweepTable
+) -> None:
+    everywhere = Sweep(model, [view(model, "own"), view(model, "raw")]).run(FACTS, positions="all").last()
+    for name in ("entropy_bits", "kl_bits", "answer_logprob", "answer_whole_logprob", "echo_mass", "state_norm"):
+        np.testing.assert_allclose(everywhere[name], table[name], rtol=1e-3, atol=1e-3)
+
+
+def test_the_words_of_the_prompt_do_not_count_blanks_and_punctuation(model: Model) -> None:
+    sweep = Sweep(model)
+    ids = model.encode("The dog, the dog. A cat!")
+    words = {model.pieces([token])[0].strip() for token in sweep._words(ids)}
+    assert words == {"The", "dog", "the", "A", "cat"}
+
+
+def test_echo_is_the_probability_of_the_prompts_words(model: Model, table: SweepTable) -> None:
+    words = list(Sweep(model)._words(table.items[3].ids))
+    own = own_logprobs(model, list(table.items[3].ids))[-1]
+    last = table.where(prompt=3, lens="logit", layer=model.n_layers)
+    assert last["echo_mass"][0] == pytest.approx(float(own[words].exp().sum()), abs=1e-5)
+
+
+def test_two_sweeps_give_the_same_bits(model: Model, table: SweepTable) -> None:
+    again = Sweep(model, [view(model, "own"), view(model, "raw")]).run(FACTS)
+    for name, column in table.columns.items():
+        np.testing.assert_array_equal(column, again[name])
+
+
+def test_prompts_with_equal_ids_run_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    own = model.net.forward
+
+    def spy(**options: torch.Tensor) -> object:
+        seen.append(tuple(options["input_ids"].shape))
+        return own(**options)
+
+    sweep = Sweep(model)
+    monkeypatch.setattr(model.net, "forward", spy)
+    table = sweep.run(["The capital of France is"] * 3)
+    assert [rows for rows, _ in seen] == [1]
+    assert len(table) == 3 * (model.n_layers + 1)
+
+
+def test_fast_says_how_far_it_can_be_off_and_names_the_same_tokens(model: Model, table: SweepTable) -> None:
+    fast = Sweep(model, [view(model, "own"), view(model, "raw")], precision="fast").run(FACTS)
+    np.testing.assert_array_equal(fast["top_ids"], table["top_ids"])
+    assert (table["logsumexp_bound"] == 0).all()
+    assert (fast["logsumexp_bound"] > 0).any()
+    gap = np.abs(fast["logsumexp"] - table["logsumexp"])
+    assert (gap <= fast["logsumexp_bound"] + 2.0**-20 * (1 + np.abs(table["logsumexp"]))).all()
+
+
+def test_progress_is_told_pass_by_pass() -> None:
+    told: list[tuple[int, int]] = []
+    Sweep(tiny()).run([[1, 2], [3] * 40, [4, 5]], budget=1, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_texts_ids_prompts_and_aligned_prompts_can_all_be_swept() -> None:
+    model = tiny()
+    prompt = Prompt("p", "ab", "c")
+    given = [items_of(model, [prompt])[0], items_of(model, align_all([prompt], model))[0]]
+    assert given[0] == given[1]
+    assert items_of(model, ["ab"])[0].ids == items_of(model, [model.encode("ab")])[0].ids == given[0].ids
+
+
+def test_a_bundled_battery_is_swept_prompt_by_prompt(model: Model) -> None:
+    battery = Battery.read("germany")
+    table = Sweep(model).run(battery)
+    assert [item.id for item in table.items] == [prompt.id for prompt in battery.prompts()]
+    assert len(table) == len(table.items) * (model.n_layers + 1)
+    assert [item.source for item in table.items] == list(battery.prompts())
+
+
+def test_a_model_without_a_tokenizer_shows_ids() -> None:
+    model = from_net(tiny().net)
+    row = next(Sweep(model).run([[1, 2]]).rows())
+    assert row["token"] == "#2"
+
+
+def test_a_lens_that_makes_no_numbers_is_marked_and_the_rest_stands() -> None:
+    class Broken(LogitLens):
+        def head_inputs(self, resid: torch.Tensor, layers: object) -> torch.Tensor:
+            return torch.full_like(resid, math.nan)
+
+    model = tiny()
+    table = Sweep(model, [Broken(model.arch, "broken")]).run([[1, 2]])
+    assert table.where(lens="logit")["is_finite"].all()
+    assert not table.where(lens="broken")["is_finite"].any()
+
+
+def test_a_model_whose_own_distribution_is_not_finite_is_an_error_that_names_the_prompt() -> None:
+    model = tiny()
+    sweep = Sweep(model)
+    with torch.no_grad():
+        model.arch.embed.weight[7] = math.nan  # type: ignore[index, operator]
+    with pytest.raises(NumericError, match="tiny gives no finite distribution after position 1 of prompt 1"):
+        sweep.run([[1, 2], [3, 7]])
+
+
+def test_a_model_that_fails_the_gate_is_refused() -> None:
+    broken = tiny(seed=1)
+
+    class Twisted(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+            self.calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return self.inner(x) * (1 + 0.1 * self.calls)
+
+    broken.net.model.norm = Twisted(broken.net.model.norm)
+    model = Model(net=broken.net, tokenizer=broken.tokenizer, arch=broken.arch, spec=broken.spec, name="broken")
+    with pytest.raises(Refused, match=r"broken .* fails the identity gate"):
+        Sweep(model)
+
+
+def test_nothing_to_sweep_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="there is nothing to sweep"):
+        Sweep(tiny()).run([])
