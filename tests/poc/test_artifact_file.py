@@ -25,8 +25,8 @@ from ftw.substrate.signing import SigningKey
 KEY = SigningKey.from_seed(b"k" * 32)
 OTHER = SigningKey.from_seed(b"o" * 32)
 ROUND = FileRound(
-    block_hash="0xabc", block_height=1, public_key="node", node_id=0, profile="artifact-k12/1", model="m",
-    fingerprint="f" * 64, seq_len=8, k_dim=2, stronger_rng=False, rows=4,
+    block_hash="0xabc", block_height=1, public_key="node", node_id=0, node_count=1, group_id=0, n_groups=1,
+    profile="artifact-k12/1", model="m", fingerprint="f" * 64, seq_len=8, k_dim=2, stronger_rng=False, rows=4,
 )  # fmt: skip
 UNIT = ("ADwAAA==", "AAAAPA==")
 
@@ -153,6 +153,8 @@ def replaced(at, **updates):
         (changed(commitments=whole().commitments[::-1]), "are not in order, or overlap"),
         (changed(commitments=(*whole().commitments[:1], *whole().commitments)), "are not in order, or overlap"),
         (changed(round=ROUND.model_copy(update={"block_hash": "0xdef"})), "is of another round: its block_hash"),
+        (changed(round=ROUND.model_copy(update={"rows": 5})), "is of another round: its rows is 4, expected is 5"),
+        (changed(round=ROUND.model_copy(update={"group_id": 1})), "is of another round: its group_id"),
         (changed(round=ROUND.model_copy(update={"fingerprint": "e" * 64})), "is of another round: its fingerprint"),
         (
             changed(commitments=(*whole().commitments[:2], *sealed(artifacts(7), key=OTHER)[2:])),
@@ -187,5 +189,5 @@ def test_no_changed_character_passes_unless_it_says_the_same(tmp_path, at, chara
         verify_file(found, signer=KEY.public)
     except FtwError:
         return
-    same = {"model": ROUND.model, "rows": ROUND.rows}  # what no commitment binds
+    same = {"model": ROUND.model}  # what no commitment binds
     assert found.model_copy(update={"round": found.round.model_copy(update=same)}) == whole(5)

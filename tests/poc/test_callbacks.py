@@ -28,7 +28,7 @@ QUICK = Backoff(0.02, 0.1)
 
 
 def key_of(url, block="b0"):
-    return RoundKey(block, 7, "pk", 1, 3, 0, 1, "artifact-k12/1", "f" * 64, 16, 2, False, url)
+    return RoundKey(block, 7, "pk", 1, 3, 0, 1, "artifact-k12/1", "f" * 64, 16, 2, 8, False, url)
 
 
 def vectors(first, n):

@@ -27,10 +27,11 @@ from ftw.substrate.signing import SigningKey, verify
 
 KEY = SigningKey.from_seed(b"k" * 32)
 OTHER = SigningKey.from_seed(b"o" * 32)
-TERMS = Terms("0xabc", 12, "node", 3, "artifact-k12/1", "f" * 64, 256, 2, False)
+TERMS = Terms("0xabc", 12, "node", 3, 9, 0, 2, "artifact-k12/1", "f" * 64, 256, 2, 8, False)
 CHANGES = {
-    "block_hash": "0xabd", "block_height": 13, "public_key": "nodf", "node_id": 4, "profile": "artifact-k12/2",
-    "fingerprint": "e" * 64, "seq_len": 257, "k_dim": 3, "stronger_rng": True, "sequence": 6, "count": 6,
+    "block_hash": "0xabd", "block_height": 13, "public_key": "nodf", "node_id": 4, "node_count": 10, "group_id": 1,
+    "n_groups": 3, "profile": "artifact-k12/2", "fingerprint": "e" * 64, "seq_len": 257, "k_dim": 3, "rows": 9,
+    "stronger_rng": True, "sequence": 6, "count": 6,
     "first_nonce": 4, "last_nonce": 99, "root": "0" * 64,
 }  # fmt: skip
 
@@ -53,8 +54,9 @@ def test_the_root_and_the_signed_bytes_are_as_written_down(sealed):
     assert one.root == hashlib.sha256(b"\0" + (5).to_bytes(8, "little") + b"\0\1\2\3").hexdigest()
     assert one.signed_bytes == (
         b'{"block_hash":"0xabc","block_height":12,"count":1,"fingerprint":"' + b"f" * 64 + b'","first_nonce":5,'
-        b'"format":"ftw.poc.commitment/1","k_dim":2,"last_nonce":5,"node_id":3,"profile":"artifact-k12/1",'
-        b'"public_key":"node","root":"' + one.root.encode() + b'","seq_len":256,"sequence":1,"signer":"'
+        b'"format":"ftw.poc.commitment/1","group_id":0,"k_dim":2,"last_nonce":5,"n_groups":2,"node_count":9,"node_id":3,'
+        b'"profile":"artifact-k12/1","public_key":"node","root":"' + one.root.encode() + b'","rows":8,"seq_len":256,'
+        b'"sequence":1,"signer":"'
         + KEY.public.encode() + b'","stronger_rng":false}'
     )  # fmt: skip
     assert verify(KEY.public, one.signed_bytes, bytes.fromhex(one.signature))
@@ -92,6 +94,12 @@ def test_a_signature_by_another_key_does_not_hold(sealed):
     with pytest.raises(ProofError, match=r"is signed by .* expected is .*: it is not this node's"):
         verify_commitment(sealed, signer=OTHER.public)
     verify_commitment(sealed, signer=KEY.public.upper())
+
+
+def test_replicas_of_one_node_sign_different_terms(sealed):
+    other = seal(dataclasses.replace(TERMS, group_id=1), 5, leaves(7, first=6), KEY)
+    assert (other.node_id, other.sequence, other.signer) == (sealed.node_id, sealed.sequence, sealed.signer)
+    assert other.terms != sealed.terms
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Terms)])

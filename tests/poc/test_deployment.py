@@ -79,6 +79,7 @@ def test_a_profile_that_binds_the_model_gets_its_fingerprint(model, deployment):
 def test_a_rounds_key_holds_what_is_deployed_and_who_asks(deployment):
     key = deployment.key(started(url="http://x", stronger_rng=True))
     assert (key.profile, key.fingerprint, key.seq_len, key.k_dim) == ("artifact-k12/1", deployment.fingerprint, 8, 12)
+    assert key.rows == deployment.rows
     assert (key.block_hash, key.node_id, key.node_count, key.url, key.stronger_rng) == ("block", 1, 3, "http://x", True)
 
 

@@ -28,6 +28,7 @@ KEY = RoundKey(
     fingerprint="f" * 64,
     seq_len=8,
     k_dim=12,
+    rows=8,
     stronger_rng=False,
     url="http://receiver/pow",
 )
@@ -373,7 +374,7 @@ def test_a_journal_of_a_later_version_is_refused(journal: Journal) -> None:
     db = sqlite3.connect(journal.path)
     db.execute("PRAGMA user_version = 9")
     db.close()
-    with pytest.raises(StorageError, match="has format 9, and this version reads 1"):
+    with pytest.raises(StorageError, match="has format 9, and this version reads 2"):
         Journal(journal.path)
 
 

@@ -202,7 +202,7 @@ def test_lines_are_bounded_and_counts_are_not():
 
 # --- commitments that come along
 
-TERMS = Terms("b", 1, "pk", 0, "artifact-k12/1", "f" * 64, 8, 2, False)
+TERMS = Terms("b", 1, "pk", 0, 1, 0, 1, "artifact-k12/1", "f" * 64, 8, 2, 8, False)
 
 
 def committed(*nonces, sequence=1, **changes):

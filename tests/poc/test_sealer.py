@@ -6,16 +6,18 @@ from dataclasses import replace
 import pytest
 
 from ftw.poc import sealer as sealer_module
+from ftw.poc.artifact_file import ArtifactFile, FileRound, verify_file
 from ftw.poc.codec import Artifact
 from ftw.poc.commitments import Leaf, verify_batch, verify_inclusion
 from ftw.poc.journal import Journal
 from ftw.poc.records import RoundKey
 from ftw.poc.sealer import Sealer
-from ftw.substrate.errors import NotThere
+from ftw.substrate.errors import ConfigError, NotThere
 from ftw.substrate.signing import SigningKey
 
 SIGNING = SigningKey.from_seed(b"k" * 32)
-KEY = RoundKey("0xabc", 7, "node", 1, 4, 0, 1, "artifact-k12/1", "f" * 64, 8, 2, False, None)
+NAMES = {"f" * 64: "m"}
+KEY = RoundKey("0xabc", 7, "node", 1, 4, 0, 1, "artifact-k12/1", "f" * 64, 8, 2, 4, False, None)
 
 
 def filled(path):
@@ -65,6 +67,33 @@ def test_a_restart_changes_no_byte(journal, tmp_path):
         again.close()
 
 
+def pages(sealer, limit):
+    """The sequences on each page, following `after` to the end."""
+    found, after = [], 0
+    while after is not None:
+        record, after = sealer.evidence(KEY.round_id, after, limit, NAMES)
+        whole = ArtifactFile.read(record, source="a page")
+        verify_file(whole, signer=SIGNING.public)
+        assert record == whole.record()
+        assert (whole.round.node_count, whole.round.rows, whole.round.model) == (4, 4, "m")
+        found.append([one.sequence for one in whole.commitments])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(1, [[1], [2], [3]]), (3, [[1], [2], [3]]), (5, [[1], [2, 3]]), (6, [[1, 2], [3]]), (8, [[1, 2, 3]])],
+)
+def test_pages_of_evidence_hold_whole_batches_and_verify_alone(journal, limit, expected):
+    assert pages(Sealer(journal, SIGNING), limit) == expected
+
+
+def test_behind_the_last_batch_there_is_no_evidence(journal):
+    record, after = Sealer(journal, SIGNING).evidence(KEY.round_id, 3, 100, {})
+    assert record["round"]["model"] == "a model of fingerprint ffffffffffffffff"
+    assert (record["artifacts"], "commitments" in record, after) == ([], False, None)
+
+
 def test_every_sealed_artifact_has_a_proof(journal):
     sealer = Sealer(journal, SIGNING)
     for index in range(8):
@@ -82,12 +111,19 @@ def test_what_is_not_there_is_told_apart(journal):
     sealer = Sealer(journal, SIGNING)
     with pytest.raises(NotThere, match="the journal has no round 0000"):
         sealer.commitments("0" * 64)
+    with pytest.raises(NotThere, match="the journal has no round 0000"):
+        sealer.evidence("0" * 64, 0, 1, {})
     with pytest.raises(NotThere, match="the journal has no round"):
         sealer.proof("0" * 64, 1)
     with pytest.raises(NotThere, match="has no artifact of nonce 2"):
         sealer.proof(KEY.round_id, 2)
     with pytest.raises(NotThere, match="nonce 33 is in no sealed batch yet"):
         sealer.proof(KEY.round_id, 33)
+
+
+def test_a_key_that_no_file_can_hold_is_told():
+    with pytest.raises(ConfigError, match="the round: block_height"):
+        FileRound.of(replace(KEY, block_height=-1), "m")
 
 
 def test_a_parcel_is_sealed_as_its_run_is_and_a_request_s_is_not(journal):

@@ -46,6 +46,7 @@ def test_a_list_a_callback_and_an_archive_give_the_same_set(tmp_path: Path, k: i
 
 def test_the_file_of_a_prover_is_read_with_its_round(tmp_path: Path) -> None:
     told = {"block_hash": "b", "block_height": 7, "public_key": "p", "node_id": 0, "profile": "artifact-k12/1"}
+    told |= {"node_count": 1, "group_id": 0, "n_groups": 1}
     told |= {"model": "m", "fingerprint": "ab" * 32, "seq_len": 8, "k_dim": 12, "stronger_rng": False, "rows": 2}
     value = {"format": "ftw.poc.artifacts/1", "round": told, "artifacts": claims([0, 1], unit(2, 12))}
     value["encoding"] = {"dtype": "f16", "k_dim": 12, "endian": "le"}

@@ -226,6 +226,8 @@ def test_options_that_mean_nothing_are_wrong_requests(ftw: Ftw, bare: Path, more
         (["--k", "1"], "k_dim is 1"),
         (["--rows", "5000"], "the round: rows"),
         (["--seq-len", "100000"], "seq_len is 100000"),
+        (["--node-id", "3"], "--node-id is 3 and --node-count 1: they count from 0"),
+        (["--group-id", "2", "--n-groups", "2"], "--group-id is 2 and --n-groups 2"),
         (["--block-height", "-1"], "the round: block_height"),
     ],
 )

@@ -203,7 +203,7 @@ def test_books_agree_with_the_journal_after_a_receiver_that_failed_at_first(tmp_
     poster = Poster(transport, UrlGuard("", True))
     sender = Sender(journal, poster, settings, sink=lambda event: None, backoff=Backoff(0.02, 0.2))
     with served(books, Faults(503, time.time() + 0.5)) as url:
-        key = RoundKey("b", 1, "pk", 1, 3, 0, 1, "artifact-k12/1", "f" * 64, 16, 2, False, url)
+        key = RoundKey("b", 1, "pk", 1, 3, 0, 1, "artifact-k12/1", "f" * 64, 16, 2, 8, False, url)
         journal.open_round(key)
         sender.start()
         for i in range(20):

@@ -4,8 +4,8 @@ One JSON object, UTF-8, `ftw.poc.artifacts/1`. An unknown key, a key that stands
 errors, at every depth:
 
     {"format": "ftw.poc.artifacts/1",
-     "round": {"block_hash", "block_height", "public_key", "node_id", "profile", "model", "fingerprint", "seq_len",
-               "k_dim", "stronger_rng", "rows"},
+     "round": {"block_hash", "block_height", "public_key", "node_id", "node_count", "group_id", "n_groups", "profile",
+               "model", "fingerprint", "seq_len", "k_dim", "stronger_rng", "rows"},
      "encoding": {"dtype": "f16", "k_dim": 12, "endian": "le"},
      "artifacts": [{"nonce": 0, "vector_b64": "…"}, …],
      "commitments": [a `ftw.poc.commitment/1`, …]}
@@ -17,6 +17,7 @@ they cover every artifact exactly once, in order of sequence and nonce. The rule
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,17 +31,19 @@ from ftw.poc.commitments import (
     Leaf,
     Name,
     Nonce,
+    Rows,
     Terms,
+    Whole,
     leaf_of,
     verify_batch,
     verify_commitment,
 )
+from ftw.poc.records import RoundKey, Row
 from ftw.substrate.canonical import read_json
 from ftw.substrate.errors import ConfigError, ProofError
 
 MOST_BYTES = 256 << 20
 """The largest file that is read: about three million artifacts of 12 numbers."""
-MOST_ROWS = 4096
 LONGEST_COMPLAINT = 400
 
 
@@ -51,17 +54,26 @@ class FileRound(Exact):
     block_height: Annotated[int, Field(ge=0, le=(1 << 53) - 1)]
     public_key: Name
     node_id: Nonce
+    node_count: Whole
+    group_id: Nonce
+    n_groups: Whole
     profile: Name
     model: Name
     fingerprint: Name
     seq_len: Annotated[int, Field(ge=1, le=1 << 32)]
     k_dim: Annotated[int, Field(ge=2, le=1 << 24)]
     stronger_rng: bool
-    rows: Annotated[int, Field(ge=1, le=MOST_ROWS)]
+    rows: Rows
+
+    @classmethod
+    def of(cls, key: RoundKey, model: str) -> "FileRound":
+        """A round of the journal, with a name for people. Raises ConfigError for a key that no file can hold."""
+        said = {name: getattr(key, name) for name in Terms.__dataclass_fields__}
+        return cls.read(said | {"model": model}, source="the round")
 
     @property
     def terms(self) -> Terms:
-        """What a commitment binds of it: all but the model's name and the rows."""
+        """What a commitment binds of it: all but the model's name."""
         return Terms(**{name: getattr(self, name) for name in Terms.__dataclass_fields__})
 
 
@@ -106,6 +118,17 @@ KINDS: dict[str, type[ArtifactFile] | type[Commitment] | type[Inclusion]] = {
     "ftw.poc.commitment/1": Commitment,
     "ftw.poc.inclusion/1": Inclusion,
 }
+
+
+def evidence_record(told: FileRound, batches: Sequence[tuple[Commitment, Sequence[Row]]]) -> dict[str, Any]:
+    """The JSON object over whole sealed batches; the same as that of an `ArtifactFile`, made for large answers."""
+    found: dict[str, Any] = {
+        "format": "ftw.poc.artifacts/1",
+        "round": told.model_dump(),
+        "encoding": Encoding(k_dim=told.k_dim).model_dump(),
+        "artifacts": [asdict(row.artifact) for _, rows in batches for row in rows],
+    }
+    return found | ({"commitments": [one.model_dump() for one, _ in batches]} if batches else {})
 
 
 def read_evidence(file: Path) -> Evidence:

@@ -4,8 +4,9 @@ A leaf is the nonce as 8 bytes, little-endian and unsigned, then the vector's by
 their nonces, each nonce once; roots are those of RFC 6962. The signature is Ed25519 over the canonical JSON (RFC 8785)
 of the commitment without `signature`. Two JSON objects leave this file, and in both an unknown key is an error:
 
-`ftw.poc.commitment/1`: format, block_hash, block_height, public_key, node_id, profile, fingerprint, seq_len, k_dim,
-stronger_rng, sequence, count, first_nonce, last_nonce, root, signer (the public key, hex), signature (hex).
+`ftw.poc.commitment/1`: format, block_hash, block_height, public_key, node_id, node_count, group_id, n_groups, profile,
+fingerprint, seq_len, k_dim, rows, stronger_rng, sequence, count, first_nonce, last_nonce, root, signer (the public key,
+hex), signature (hex). The replicas of one node differ in group_id: they never sign under the same terms.
 
 `ftw.poc.inclusion/1`: format, commitment (as above), nonce, vector_b64, index, path (hex, from the leaf up).
 
@@ -24,12 +25,14 @@ from pydantic import ConfigDict, Field
 
 from ftw.substrate import merkle
 from ftw.substrate.canonical import SAFE_INT, canonical_json
-from ftw.substrate.config import Strict
+from ftw.substrate.config import MOST_FORWARD_ROWS, Strict
 from ftw.substrate.errors import ProofError
 from ftw.substrate.signing import SigningKey, verify
 
 Name = Annotated[str, Field(max_length=4096)]
 Nonce = Annotated[int, Field(ge=0, le=SAFE_INT)]
+Whole = Annotated[int, Field(ge=1, le=SAFE_INT)]
+Rows = Annotated[int, Field(ge=1, le=MOST_FORWARD_ROWS)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -60,12 +63,18 @@ class Terms:
     block_height: int
     public_key: str
     node_id: int
+    node_count: int
+    group_id: int
+    """Which of the node's replicas."""
+    n_groups: int
     profile: str
     """The profile's id, version included."""
     fingerprint: str
     """SHA-256 of the model's weights."""
     seq_len: int
     k_dim: int
+    rows: int
+    """Nonces per forward pass: it decides bits."""
     stronger_rng: bool
 
 
@@ -78,14 +87,18 @@ class Commitment(Exact):
     public_key: Name
     """The node's key in its network: it stands in the seeds of every vector. Not the key that signs."""
     node_id: Nonce
+    node_count: Whole
+    group_id: Nonce
+    n_groups: Whole
     profile: Name
     fingerprint: Name
     seq_len: Annotated[int, Field(ge=1, le=1 << 32)]
     k_dim: Annotated[int, Field(ge=1, le=1 << 24)]
+    rows: Rows
     stronger_rng: bool
-    sequence: Annotated[int, Field(ge=1, le=SAFE_INT)]
+    sequence: Whole
     """Which batch of its round, from 1 on."""
-    count: Annotated[int, Field(ge=1, le=SAFE_INT)]
+    count: Whole
     first_nonce: Nonce
     last_nonce: Nonce
     root: Digest

@@ -75,6 +75,7 @@ class Deployment:
             fingerprint=self.fingerprint,
             seq_len=self.seq_len,
             k_dim=self.k_dim,
+            rows=self.rows,
             stronger_rng=who.stronger_rng,
             url=who.url,
         )

@@ -23,8 +23,8 @@ from ftw.substrate.manifest import canonical_json
 
 __all__ = ["CallbackPath", "Journal", "Parcel", "RoundKey", "RoundState", "Row", "Sealed"]
 
-FORMAT = 1
-"""Which tables the file holds (`PRAGMA user_version`)."""
+FORMAT = 2
+"""Which tables and keys the file holds (`PRAGMA user_version`)."""
 
 # `count`, `sealed` and `sequence` are those of the last artifact, the last artifact in a run, and the last run;
 # `open_since` is when the oldest artifact that is in no run was journalled. A run of a round without a url has no url.

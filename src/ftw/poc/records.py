@@ -30,6 +30,8 @@ class RoundKey:
     """SHA-256 of the model's weights."""
     seq_len: int
     k_dim: int
+    rows: int
+    """Nonces per forward pass: it decides bits."""
     stronger_rng: bool
     url: str | None
     """Where its callbacks go; None where nobody waits for any."""

@@ -5,9 +5,11 @@ The rule of the file: nothing is stored. The same journal and key give the same 
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
+from ftw.poc.artifact_file import FileRound, evidence_record
 from ftw.poc.commitments import Commitment, Inclusion, Leaf, Terms, prove, seal
 from ftw.poc.journal import Journal
 from ftw.poc.records import Parcel, RoundKey, Row, Sealed
@@ -47,6 +49,27 @@ class Sealer:
         runs = [run for run in self._journal.sealed(round_id) if run.sequence > after]
         return tuple(self._of_run(round_id, key, run) for run in runs[: max(0, limit)])
 
+    def evidence(
+        self, round_id: str, after: int, limit: int, names: Mapping[str, str]
+    ) -> tuple[dict[str, Any], int | None]:
+        """A page of whole sealed batches with a sequence above `after`, as a `ftw.poc.artifacts/1`, with the `after`
+        of the next page, which is None for the last one.
+
+        It holds up to `limit` artifacts, and more only where the first batch has more. Raises NotThere for a round
+        that the journal does not have. `names` has the models' names by their fingerprints.
+        """
+        key = self._key_of(round_id)
+        told = FileRound.of(key, names.get(key.fingerprint, f"a model of fingerprint {key.fingerprint[:16]}"))
+        runs = [run for run in self._journal.sealed(round_id) if run.sequence > after]
+        room, n = limit, 0
+        for run in runs:
+            room -= run.last - run.first + 1
+            if n and room < 0:
+                break
+            n += 1
+        batches = [(self._of_run(round_id, key, run), self._rows(round_id, run)) for run in runs[:n]]
+        return evidence_record(told, batches), runs[n - 1].sequence if n < len(runs) else None
+
     def proof(self, round_id: str, nonce: int) -> Inclusion:
         """The proof that a nonce's artifact is in the batch that was sealed with it.
 
@@ -79,7 +102,10 @@ class Sealer:
         return made
 
     def _read(self, round_id: str, run: Sealed) -> list[Leaf]:
-        return _leaves(self._journal.artifacts(round_id, run.first - 1, run.last - run.first + 1))
+        return _leaves(self._rows(round_id, run))
+
+    def _rows(self, round_id: str, run: Sealed) -> list[Row]:
+        return self._journal.artifacts(round_id, run.first - 1, run.last - run.first + 1)
 
     def _key_of(self, round_id: str) -> RoundKey:
         state = self._journal.round(round_id)

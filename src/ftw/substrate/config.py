@@ -17,6 +17,10 @@ Read = TypeVar("Read", bound="Strict")
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+MOST_FORWARD_ROWS = 4096
+"""Nonces that may share a forward pass."""
+
+
 class Strict(BaseModel):
     """The base of everything that is read from outside: frozen, and an unknown key is an error."""
 
@@ -112,7 +116,7 @@ class PocSettings(Strict):
     """POC_SEQ_LEN: positions per forward pass."""
     k_dim: int = Field(0, ge=0, le=65536)
     """POC_K_DIM: dimensions read. 0 stands for the profile's own number."""
-    forward_rows: int = Field(8, ge=1, le=65536)
+    forward_rows: int = Field(8, ge=1, le=MOST_FORWARD_ROWS)
     """POC_FORWARD_ROWS: nonces per forward pass. It decides bits: prover and validator use the same number."""
     priority: Literal["chat", "proof"] = "chat"
     """POC_PRIORITY: who goes first where both want the model."""

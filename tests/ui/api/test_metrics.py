@@ -73,3 +73,5 @@ def test_no_label_comes_from_a_client(server: Server) -> None:
 
 def test_health_says_what_the_server_does(shared: Server) -> None:
     assert shared.get("/health").json()["status"] == "ok"
+    probe = shared.client.head("/health")
+    assert (probe.status_code, probe.content) == (200, b"")

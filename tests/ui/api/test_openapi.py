@@ -13,7 +13,7 @@ from tests.ui.api.conftest import Open, Server
 
 # beartype, which checks types while testing, draws random numbers in the server's threads
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
-OPERATIONS = 21
+OPERATIONS = 22
 """GET and POST of all routes."""
 
 

@@ -347,7 +347,7 @@ def test_a_receiver_that_is_down_keeps_a_stop_waiting_no_longer_than_its_deadlin
     assert 0 < flushed[0] <= 3
 
 
-@pytest.mark.parametrize("path", ["artifacts", "commitments", "proof"])
+@pytest.mark.parametrize("path", ["artifacts", "commitments", "evidence", "proof"])
 def test_an_unknown_round_is_not_found_and_a_bad_id_is_refused(shared: Server, path: str) -> None:
     more = {"nonce": 1} if path == "proof" else {}
     assert shared.get(f"{POW}/{path}", round="0" * 64, **more).status_code == 404

@@ -216,6 +216,27 @@ def own_routes(desk: PowDesk) -> APIRouter:
         """The signed Merkle roots over a round's sealed batches; `after` is the last sequence that was seen."""
         return {"commitments": list(await in_thread(desk.quick, sealer.commitments, round_, after, limit))}
 
+    @router.get("/evidence")
+    async def evidence(round_: RoundId, after: After = 0, limit: int = Query(PAGE, ge=1, le=10 * PAGE)) -> Response:
+        """Whole sealed batches with their commitments, as the file that `ftw poc validate` reads.
+
+        `after` is the last sequence that was seen, `limit` is in artifacts (a larger batch comes alone). The header
+        `Link` names the next page, where there is one.
+        """
+
+        def read() -> tuple[bytes, int | None]:
+            found, next_ = sealer.evidence(
+                round_, after, limit, {desk.deployment.fingerprint: desk.deployment.names[0]}
+            )
+            return pieces(found), next_
+
+        text, next_ = await in_thread(desk.quick, read)
+        answer = answered(text)
+        if next_ is not None:
+            query = f"round={round_}&after={next_}&limit={limit}"
+            answer.headers["Link"] = f'<{router.prefix}/evidence?{query}>; rel="next"'
+        return answer
+
     @router.get("/proof")
     async def proof(round_: RoundId, nonce: int = Query(ge=0, le=MAX_INT)) -> Inclusion:
         """That a nonce's artifact is in a batch that was committed to."""

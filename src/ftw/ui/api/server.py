@@ -83,6 +83,11 @@ def _operation(parts: Parts) -> APIRouter:
         """Whether the server is there, and what it does. Needs no token."""
         return {"status": "ok", "pow_status": parts.pow.rounds.status().state}
 
+    @router.head("/health", include_in_schema=False)
+    async def there() -> Response:
+        """The same without a body, for probes that ask so."""
+        return Response()
+
     @router.get("/metrics")
     async def metrics() -> Response:
         """Prometheus metrics."""

@@ -30,6 +30,9 @@ def generate(
         str, typer.Option("--public-key", metavar="TEXT", help="The node's key in its network.")
     ] = "local",
     node_id: Annotated[int, typer.Option("--node-id", metavar="N", help="The node's number.")] = 0,
+    node_count: Annotated[int, typer.Option("--node-count", metavar="N", help="Nodes in its network.")] = 1,
+    group_id: Annotated[int, typer.Option("--group-id", metavar="N", help="The replica's number.")] = 0,
+    n_groups: Annotated[int, typer.Option("--n-groups", metavar="N", help="Replicas of the node.")] = 1,
     profile: Annotated[str, typer.Option("--profile", metavar="NAME", help="Protocol profile.")] = "artifact-k12",
     seq_len: Annotated[
         int | None,
@@ -60,7 +63,7 @@ def generate(
         at_least(name, value, 1)
     from ftw.ui.verbs.poc_generate import Asked, run
 
-    where = (first, n, step, block_hash, block_height, public_key, node_id)
+    where = (first, n, step, block_hash, block_height, public_key, node_id, node_count, group_id, n_groups)
     how = (profile, seq_len, k_dim, rows, stronger_rng)
     run(Out(json=json, command=repeat()), model=model, asked=Asked(*where, *how, key, per_commitment, file))
 

@@ -45,6 +45,9 @@ class Asked:
     block_height: int
     public_key: str
     node_id: int
+    node_count: int
+    group_id: int
+    n_groups: int
     profile: str
     seq_len: int | None
     """None: 256, or the model's context if that is less."""
@@ -61,6 +64,12 @@ class Asked:
             raise ConfigError(f"nonces from {self.first} in {self.n} steps of {self.step} leave the range 0 to 2^53")
         if self.n > MOST:
             raise ConfigError(f"-n is {self.n}: one file takes {MOST} artifacts, so make several with --first")
+        for one, number, of, n in (
+            ("--node-id", self.node_id, "--node-count", self.node_count),
+            ("--group-id", self.group_id, "--n-groups", self.n_groups),
+        ):
+            if not 0 <= number < n:
+                raise ConfigError(f"{one} is {number} and {of} {n}: they count from 0, so give a larger {of}")
 
     @property
     def nonces(self) -> range:
@@ -95,6 +104,9 @@ def make(out: Out, model: Model, asked: Asked, key: SigningKey | None) -> Artifa
             "block_height": asked.block_height,
             "public_key": asked.public_key,
             "node_id": asked.node_id,
+            "node_count": asked.node_count,
+            "group_id": asked.group_id,
+            "n_groups": asked.n_groups,
             "profile": chosen.id,
             "model": model.name,
             "fingerprint": model.fingerprint,
