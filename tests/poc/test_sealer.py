@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from ftw.poc import sealer as sealer_module
-from ftw.poc.artifact_file import ArtifactFile, FileRound, verify_file
+from ftw.poc.artifact_file import ArtifactFile, verify_file
 from ftw.poc.codec import Artifact
 from ftw.poc.commitments import Leaf, verify_batch, verify_inclusion
 from ftw.poc.journal import Journal
 from ftw.poc.records import RoundKey
-from ftw.poc.sealer import Sealer
+from ftw.poc.sealer import Sealer, file_round
 from ftw.substrate.errors import ConfigError, NotThere
 from ftw.substrate.signing import SigningKey
 
@@ -123,7 +123,7 @@ def test_what_is_not_there_is_told_apart(journal):
 
 def test_a_key_that_no_file_can_hold_is_told():
     with pytest.raises(ConfigError, match="the round: block_height"):
-        FileRound.of(replace(KEY, block_height=-1), "m")
+        file_round(replace(KEY, block_height=-1), "m")
 
 
 def test_a_parcel_is_sealed_as_its_run_is_and_a_request_s_is_not(journal):

@@ -17,7 +17,6 @@ they cover every artifact exactly once, in order of sequence and nonce. The rule
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,7 +37,6 @@ from ftw.poc.commitments import (
     verify_batch,
     verify_commitment,
 )
-from ftw.poc.records import RoundKey, Row
 from ftw.substrate.canonical import read_json
 from ftw.substrate.errors import ConfigError, ProofError
 
@@ -64,12 +62,6 @@ class FileRound(Exact):
     k_dim: Annotated[int, Field(ge=2, le=1 << 24)]
     stronger_rng: bool
     rows: Rows
-
-    @classmethod
-    def of(cls, key: RoundKey, model: str) -> "FileRound":
-        """A round of the journal, with a name for people. Raises ConfigError for a key that no file can hold."""
-        said = {name: getattr(key, name) for name in Terms.__dataclass_fields__}
-        return cls.read(said | {"model": model}, source="the round")
 
     @property
     def terms(self) -> Terms:
@@ -118,17 +110,6 @@ KINDS: dict[str, type[ArtifactFile] | type[Commitment] | type[Inclusion]] = {
     "ftw.poc.commitment/1": Commitment,
     "ftw.poc.inclusion/1": Inclusion,
 }
-
-
-def evidence_record(told: FileRound, batches: Sequence[tuple[Commitment, Sequence[Row]]]) -> dict[str, Any]:
-    """The JSON object over whole sealed batches; the same as that of an `ArtifactFile`, made for large answers."""
-    found: dict[str, Any] = {
-        "format": "ftw.poc.artifacts/1",
-        "round": told.model_dump(),
-        "encoding": Encoding(k_dim=told.k_dim).model_dump(),
-        "artifacts": [asdict(row.artifact) for _, rows in batches for row in rows],
-    }
-    return found | ({"commitments": [one.model_dump() for one, _ in batches]} if batches else {})
 
 
 def read_evidence(file: Path) -> Evidence:

@@ -6,10 +6,10 @@ The rule of the file: nothing is stored. The same journal and key give the same 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
-from ftw.poc.artifact_file import FileRound, evidence_record
+from ftw.poc.artifact_file import Encoding, FileRound
 from ftw.poc.commitments import Commitment, Inclusion, Leaf, Terms, prove, seal
 from ftw.poc.journal import Journal
 from ftw.poc.records import Parcel, RoundKey, Row, Sealed
@@ -59,7 +59,7 @@ class Sealer:
         that the journal does not have. `names` has the models' names by their fingerprints.
         """
         key = self._key_of(round_id)
-        told = FileRound.of(key, names.get(key.fingerprint, f"a model of fingerprint {key.fingerprint[:16]}"))
+        told = file_round(key, names.get(key.fingerprint, f"a model of fingerprint {key.fingerprint[:16]}"))
         runs = [run for run in self._journal.sealed(round_id) if run.sequence > after]
         room, n = limit, 0
         for run in runs:
@@ -112,6 +112,23 @@ class Sealer:
         if state is None:
             raise NotThere(f"the journal has no round {round_id[:16]}…: see /status for the one that runs")
         return state.key
+
+
+def file_round(key: RoundKey, model: str) -> FileRound:
+    """A round of the journal as a file names it, the model's name for people. Raises ConfigError where none can."""
+    said = {field.name: getattr(key, field.name) for field in fields(Terms)}
+    return FileRound.read(said | {"model": model}, source="the round")
+
+
+def evidence_record(told: FileRound, batches: Sequence[tuple[Commitment, Sequence[Row]]]) -> dict[str, Any]:
+    """The JSON object over whole sealed batches; the same as that of an `ArtifactFile`, made for large answers."""
+    found: dict[str, Any] = {
+        "format": "ftw.poc.artifacts/1",
+        "round": told.model_dump(),
+        "encoding": Encoding(k_dim=told.k_dim).model_dump(),
+        "artifacts": [asdict(row.artifact) for _, rows in batches for row in rows],
+    }
+    return found | ({"commitments": [one.model_dump() for one, _ in batches]} if batches else {})
 
 
 def _leaves(rows: Sequence[Row]) -> list[Leaf]:
