@@ -195,7 +195,7 @@ def _said(response: httpx2.Response) -> str:
             if len(found) >= ANSWER_BYTES:
                 break
     except httpx2.TransportError:
-        pass
+        pass  # the status has come and decides; this text is for people only
     text = found.decode("utf-8", "replace")
     words = " ".join("".join(c if c.isprintable() or c.isspace() else "�" for c in text).split())
     return f": {words[:TOLD]}" if words else ""

@@ -276,7 +276,7 @@ class Rounds:
                 reason = self._make_unit(one)
                 self._seal(one, is_last=False)
         except Cancelled:
-            pass
+            pass  # a stop, not a failure: `_make_unit` has journalled what was made before it
         self._seal(one, is_last=True)
         return reason
 
