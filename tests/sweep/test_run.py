@@ -1,19 +1,24 @@
 """Sweep: prompts in, a table out; its rows are the model's numbers, prompt by prompt."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from ftw.substrate.errors import ConfigError, NumericError, Refused
+from ftw.substrate.errors import ConfigError, NumericError, Refused, StorageError
 from ftw.substrate.model import Model, from_net, load
 from ftw.substrate.reference import tiny
 from ftw.sweep.battery import Battery, Prompt, align_all
+from ftw.sweep.files.cache import PassCache
+from ftw.sweep.files.states import StateFolder
+from ftw.sweep.items import items_of
 from ftw.sweep.lenses.logit import LogitLens
 from ftw.sweep.lenses.views import view
-from ftw.sweep.run import Sweep, items_of
+from ftw.sweep.run import Sweep
 from ftw.sweep.table import COLUMNS, SweepTable
 
 FACTS = [
@@ -234,3 +239,74 @@ def test_a_model_that_fails_the_gate_is_refused() -> None:
 def test_nothing_to_sweep_is_an_error() -> None:
     with pytest.raises(ConfigError, match="there is nothing to sweep"):
         Sweep(tiny()).run([])
+
+
+def test_other_answers_of_the_relation_are_ranked_beside_the_answer(model: Model) -> None:
+    table = Sweep(model).run(Battery.read("germany"))
+    fact = next(at for at, item in enumerate(table.items) if item.answer)
+    pool = table.items[fact].pool
+    assert pool
+    assert not set(pool) & set(table.items[fact].accepted)
+    last = table.view("logit", fact).where(layer=model.n_layers)
+    own = own_logprobs(model, list(table.items[fact].ids))[-1]
+    expected = [1 + int((own > own[token]).sum()) for token in pool]
+    assert last["pool_ranks"][0][: len(pool)].tolist() == expected
+
+
+def test_two_lenses_of_one_name_are_an_error(model: Model) -> None:
+    with pytest.raises(ConfigError, match="a name of its own"):
+        Sweep(model, [view(model, "raw")], at_end=[view(model, "raw")])
+
+
+def test_passes_that_the_cache_holds_are_not_run_again_and_give_the_same_bits(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = Sweep(model, at_end=[view(model, "own")])
+    told: list[int] = []
+    plain = sweep.run(FACTS, positions="all", budget=1, progress=lambda done, total: told.append(done))
+    cache = PassCache(tmp_path, sweep.scope)
+    own = model.net.forward
+    left = 2
+
+    def dies(**options: torch.Tensor) -> object:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return own(**options)
+
+    monkeypatch.setattr(model.net, "forward", dies)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(FACTS, positions="all", budget=1, cache=cache)
+    left = len(told) - 2  # as many as are missing: a pass that ran before would be one too many
+    again = sweep.run(FACTS, positions="all", budget=1, cache=PassCache(tmp_path, sweep.scope))
+    left = 0
+    once_more = sweep.run(FACTS, positions="all", budget=1, cache=PassCache(tmp_path, sweep.scope))
+    for name, column in plain.columns.items():
+        np.testing.assert_array_equal(again[name], column, err_msg=name)
+        np.testing.assert_array_equal(once_more[name], column, err_msg=name)
+
+
+def test_a_cache_of_other_lenses_is_not_used(model: Model, tmp_path: Path) -> None:
+    one, two = Sweep(model), Sweep(model, at_end=[view(model, "raw")])
+    one.run(FACTS, cache=PassCache(tmp_path, one.scope))
+    cache = PassCache(tmp_path, two.scope)
+    assert len(two.run(FACTS, cache=cache)) == len(two.run(FACTS))
+    assert cache.hits == 0
+
+
+def test_states_are_kept_as_the_stream_was(model: Model, tmp_path: Path) -> None:
+    keep = StateFolder(tmp_path / "states", model=model.name, fingerprint=model.fingerprint)
+    table = Sweep(model).run(FACTS, positions="all", keep=keep)
+    for index, item in enumerate(table.items):
+        kept = load_file(keep.file(index))
+        assert kept["pos"].tolist() == list(range(len(item.ids)))
+        rows = table.where(prompt=index, lens="logit", pos=len(item.ids) - 1)
+        norms = torch.linalg.vector_norm(kept["resid"][:, -1].float(), dim=-1)
+        np.testing.assert_allclose(norms, rows["resid_norm"], rtol=1e-5)
+
+
+def test_states_need_a_folder_that_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="give another folder for the states"):
+        StateFolder(tmp_path / "file" / "states", model="m", fingerprint="f")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ftw.substrate.errors import ConfigError, NumericError
 from ftw.ui.visualization.page import embed, resource
 from ftw.ui.visualization.palette import DARK, LIGHT, Tokens, contrast, mix
-from ftw.ui.visualization.plots import Axis, Bars, Chart, Heat, Line, Points, Ribbons, Rule, Stretch, shown
+from ftw.ui.visualization.plots import Axis, Bars, Chart, Heat, Layer, Line, Pin, Points, Ribbons, Rule, Stretch, shown
 
 X, Y = Axis("block"), Axis("probability", percent=True)
 FINITE = st.floats(-1e6, 1e6)
@@ -174,3 +174,50 @@ def test_ribbons_that_cannot_be_drawn_are_refused() -> None:
         ribbons(Stretch(0, 0.0, math.inf, 0))
     with pytest.raises(ConfigError, match="no height that a rule across"):
         Ribbons(X, ("a",), "y", ("k",), (Stretch(0, 0.0, 1.0, 0),), (Rule(1.0, "r", across=True),))
+
+
+def test_what_is_said_beside_a_value_stands_in_the_twin() -> None:
+    picture = Heat(("a", "b"), ("r",), ((0.1, 0.9),), "x", "y", "p", more=(Layer("bits", ((math.nan, 2.0),)),))
+    assert picture.twin()[1] == (("r, p", 0.1, 0.9), ("r, bits", None, 2.0))
+
+
+def test_pins_stand_in_the_twin_with_their_row_and_whole_places_are_said_whole() -> None:
+    picture = Ribbons(
+        X,
+        ("a", "b"),
+        "fact",
+        ("first",),
+        (Stretch(0, 2.5, 5.5, 0), Stretch(1, 4.5, 5.5, 0)),
+        pins=(Pin(0, 3.0, 0),),
+        sorts=("median",),
+        whole=True,
+    )
+    assert picture.twin()[1] == (("a", "first", 3, 5), ("a", "median", 3.0, 3.0), ("b", "first", 5, 5))
+
+
+def test_layers_of_another_shape_and_infinite_ones_are_refused() -> None:
+    with pytest.raises(ConfigError, match="got other values"):
+        Heat(("a",), ("r",), ((1.0,),), "x", "y", "u", more=(Layer("bits", ((1.0, 2.0),)),))
+    with pytest.raises(NumericError, match="cannot show infinity"):
+        Heat(("a",), ("r",), ((1.0,),), "x", "y", "u", more=(Layer("bits", ((math.inf,),)),))
+
+
+def test_pins_that_cannot_be_drawn_are_refused() -> None:
+    for pin in (Pin(1, 0.0, 0), Pin(0, 0.0, 1)):
+        with pytest.raises(ConfigError, match="1 rows and 1 sorts"):
+            Ribbons(X, ("a",), "y", ("k",), (), pins=(pin,), sorts=("s",))
+    with pytest.raises(NumericError, match="no finite place"):
+        Ribbons(X, ("a",), "y", ("k",), (), pins=(Pin(0, math.nan, 0),), sorts=("s",))
+
+
+def test_only_positive_curves_stand_on_a_logarithmic_axis() -> None:
+    ranks = Axis("rank", log=True, down=True)
+    Chart(X, ranks, (Line("a", [0], [1]),), (Rule(0.0, "upright, at zero"),))
+    with pytest.raises(NumericError, match="ends above zero, and 0 is to be drawn"):
+        Chart(X, ranks, (Line("a", [0, 1], [1, 0]),))
+    with pytest.raises(NumericError, match="ends above zero"):
+        Chart(X, Axis("rank", log=True, low=0.0), (Line("a", [0], [1]),))
+    with pytest.raises(ConfigError, match="'h' is a histogram"):
+        Chart(X, ranks, (Bars("h", [0, 1], [1]),))
+    with pytest.raises(ConfigError, match="only the axis at the side"):
+        Chart(ranks, Y, (Line("a", [0], [1]),))

@@ -13,7 +13,7 @@ from ftw.substrate.errors import ConfigError, StorageError
 from ftw.ui.visualization.page import resource
 from ftw.ui.visualization.palette import DARK, LIGHT, Tokens, contrast
 from ftw.ui.visualization.plots import Axis, Bars, Chart, Heat, Line, Points, Rule
-from ftw.ui.visualization.report import MOST_BYTES, Figure, Report, Table, check_target
+from ftw.ui.visualization.report import MOST_BYTES, Choice, Figure, Report, Table, check_target
 
 VOID = {"meta"}
 LINES = Chart(
@@ -191,3 +191,19 @@ def test_the_largest_heat_map_fits_a_report() -> None:
     values = tuple(tuple(0.001 * (i * j % 1000) for j in range(100)) for i in range(80))
     big = Heat(tuple(map(str, range(100))), tuple(map(str, range(80))), values, "token", "block", "p")
     assert len(report(figures=[Figure("r", big, "f")]).html().encode()) < MOST_BYTES
+
+
+def test_a_choice_lists_its_figures_and_shows_all_of_them_without_script() -> None:
+    several = tuple(Figure(f"Reading {name}", HEAT, "units") for name in "ab")
+    html = report(figures=[Figure("Alone", LINES, "units"), Choice("Prompt", ("A <b>", "B"), several)]).html()
+    tags = read(html).tags
+    assert "<option>A &lt;b&gt;</option><option>B</option>" in html
+    assert [attrs.get("hidden", "seen") for tag, attrs in tags if tag == "figure"] == ["seen"] * 3
+    assert [attrs["id"] for tag, attrs in tags if tag == "table" and "id" in attrs] == ["values1", "values2", "values3"]
+
+
+def test_a_choice_without_a_name_for_each_figure_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a choice of 1 figures has 2 names"):
+        Choice("Prompt", ("a", "b"), (Figure("r", HEAT, "f"),))
+    with pytest.raises(ConfigError, match="a choice of 0 figures"):
+        Choice("Prompt", (), ())

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 BLOCK = re.compile(r"^```console(?P<mark>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 LEFT_OUT = "…"
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/cli.md", "docs/proof.md")
+PAGES = ("README.md", "docs/cli.md", "docs/proof.md", "docs/sweep.md", "docs/vocab-lenses.md")
 PICTURE = ("watch", "Tell me a story about a storm.", "--export", "docs/pictures/watch.svg")
 MOST = 24
 """Lines of output that a page shows; a longer one is cut, with `…` as its last line."""

@@ -48,7 +48,8 @@ class ModelSpec(Strict):
     dtype: DTypeName = "auto"
     """`auto`: float32 on a CPU, the checkpoint's own dtype on CUDA."""
     device: str = "auto"
-    """`auto`: the CUDA device with the most free memory if there is one, else the CPU. Or `cpu`, `cuda`, `cuda:1`."""
+    """`auto`: the CUDA device with the most free memory if there is one, else the CPU. Or `cpu`, `cuda`, `cuda:1`;
+    `map` for a model larger than one device: over all of them, main memory and the disk (extra `offload`)."""
     trust_remote_code: bool = False
     """Whether code from the model's folder or hub page may run. Off unless asked."""
 
@@ -139,6 +140,11 @@ class PocSettings(Strict):
         if journal is None:
             journal = (Settings.from_env(env).cache_dir or Path()) / "poc.sqlite"
         return settings.model_copy(update={"journal": journal, "signing_key": key or journal.with_suffix(".key.pem")})
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The variables of this process and some more, for a process that it starts."""
+    return {**os.environ, **more}
 
 
 def _variables(env: Mapping[str, str], prefix: str, fields: Iterable[str]) -> dict[str, str]:

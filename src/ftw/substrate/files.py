@@ -4,7 +4,7 @@ The rule of the file: transformers' many exceptions end here, as errors that nam
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,24 @@ def load_config(spec: ModelSpec, checkpoint: Checkpoint) -> Any:
     return config
 
 
-def load_net(spec: ModelSpec, checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> PreTrainedModel:
-    """The net on the CPU in `dtype`. Raises ModelBroken where files and config do not fit together."""
+def load_net(
+    spec: ModelSpec,
+    checkpoint: Checkpoint,
+    config: Any,
+    dtype: torch.dtype,
+    *,
+    placement: Mapping[str, Any] | None = None,
+) -> PreTrainedModel:
+    """The net on the CPU in `dtype`, or where `placement` (transformers' options) puts its parts.
+
+    Raises ModelBroken where files and config do not fit together.
+    """
     loader: Any = _loader(config) or AutoModelForCausalLM
+    options = _options(spec) | dict(placement or {})
     try:
         with _quiet(checkpoint.n_bytes < SHOW_PROGRESS_ABOVE):
             net, report = loader.from_pretrained(
-                _source(spec, checkpoint), config=config, dtype=dtype, output_loading_info=True, **_options(spec)
+                _source(spec, checkpoint), config=config, dtype=dtype, output_loading_info=True, **options
             )
     except ImportError as error:
         raise MissingExtra(f"{spec.name} needs another package: {_line(error)}") from error
@@ -102,6 +113,18 @@ def load_net(spec: ModelSpec, checkpoint: Checkpoint, config: Any, dtype: torch.
         )
     result: PreTrainedModel = net
     return result
+
+
+def empty_net(spec: ModelSpec, config: Any) -> PreTrainedModel:
+    """The net without weights (on the meta device): names and shapes. Raises ModelBroken where config makes none."""
+    loader: Any = _loader(config) or AutoModelForCausalLM
+    options = {"trust_remote_code": True} if spec.trust_remote_code else {}
+    try:
+        with torch.device("meta"):
+            net: PreTrainedModel = loader.from_config(config, **options)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise ModelBroken(f"the config of {spec.name} makes no model: {_line(error)}") from error
+    return net
 
 
 def load_tokenizer(spec: ModelSpec, checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:

@@ -23,6 +23,7 @@ from ftw.substrate.config import ModelSpec, Settings
 from ftw.substrate.device import choose_device, choose_dtype, estimate, require_fit
 from ftw.substrate.errors import ModelError, UsageError
 from ftw.substrate.files import load_config, load_net, load_tokenizer, locate
+from ftw.substrate.offload import MAP, load_mapped
 from ftw.substrate.probe import text_config
 
 UNBOUNDED = 1 << 20
@@ -156,11 +157,14 @@ def load(spec: ModelSpec | str, *, settings: Settings | None = None) -> Model:
         return _wrap(net, tiny_tokenizer(), spec, "tiny")
     checkpoint = locate(spec)
     config = load_config(spec, checkpoint)
-    device = choose_device(spec.device)
-    dtype = choose_dtype(spec.dtype, device, checkpoint.dtype)
-    require_fit(estimate(checkpoint, config, dtype), device, name=spec.name)
-    net = load_net(spec, checkpoint, config, dtype)
-    _move(net, device)
+    if spec.device == MAP:
+        net = load_mapped(spec, checkpoint, config, (settings.cache_dir or Path()) / "offload")
+    else:
+        device = choose_device(spec.device)
+        dtype = choose_dtype(spec.dtype, device, checkpoint.dtype)
+        require_fit(estimate(checkpoint, config, dtype), device, name=spec.name)
+        net = load_net(spec, checkpoint, config, dtype)
+        _move(net, device)
     net.requires_grad_(requires_grad=False)
     model = _wrap(net, load_tokenizer(spec, checkpoint), spec, display_name(spec.name))
     model.checkpoint, model.cache_dir = checkpoint, settings.cache_dir

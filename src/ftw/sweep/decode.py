@@ -9,6 +9,7 @@ The rule of the file: a chunk's size changes speed and memory, never a number be
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -287,14 +288,19 @@ def _tile(
     h: Tensor, logits: _Logits, end: Tensor, final: _Final | None, asked: _Asked, rows: slice | Tensor
 ) -> dict[str, Tensor]:
     z = logits.z
-    p = metrics.softmax(z)
-    norm = metrics.logsumexp(p)
+    if asked.wanted:
+        p = metrics.softmax(z)
+        norm, mass = metrics.logsumexp(p), partial(metrics.mass, p)
+        measured = _values(z, p, final, asked)
+    else:
+        shares, norm = metrics.probabilities(z)
+        mass, measured = partial(metrics.share, shares), {}
     if logits.best is None or logits.error is None:
         values, ids = metrics.best(z, asked.k)
         bound = torch.zeros_like(norm)
     else:
         values, ids = metrics.in_order(z.gather(-1, logits.best), logits.best)
-        bound = _bound(metrics.mass(p, logits.best), logits.error)
+        bound = _bound(mass(logits.best), logits.error)
     wanted = asked.ids[rows].expand(*z.shape[:-1], -1)
     has = wanted >= 0
     own = z.gather(-1, wanted.clamp_min(0))
@@ -309,8 +315,8 @@ def _tile(
         "state_cosine": metrics.cosine(h, end.expand_as(h)),
     }
     for name, ids in asked.sets.items():
-        tile[f"mass {name}"] = metrics.mass(p, ids[rows].expand(*z.shape[:-1], -1))
-    return tile | {f"value {name}": value for name, value in _values(z, p, final, asked).items()}
+        tile[f"mass {name}"] = mass(ids[rows].expand(*z.shape[:-1], -1))
+    return tile | {f"value {name}": value for name, value in measured.items()}
 
 
 def _bound(exact: Tensor, error: Tensor) -> Tensor:

@@ -94,17 +94,48 @@ def batches(
     positions: Positions = "last",
     budget: int = BUDGET,
 ) -> Iterator[Residuals]:
-    """The states of `prompts` (token ids) at `sites` (default: every site), pass by pass, the longest prompts first.
+    """The states of `prompts`, pass by pass: `passes`, each read."""
+    for each in passes(model, prompts, sites, positions=positions, budget=budget):
+        yield each.read()
 
-    A pass takes at most `budget` bytes beside the weights (one prompt always runs). States come on the device of the
-    first block, `prompt` and `pos` on the CPU. Raises ConfigError for no prompts, an empty prompt, an id or position
-    that does not exist, PromptTooLong, and SiteError.
+
+def passes(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    sites: Sequence[Site] | None = None,
+    *,
+    positions: Positions = "last",
+    budget: int = BUDGET,
+) -> list["Pass"]:
+    """The passes that `prompts` (token ids) need at `sites` (default: every site), the longest prompts first.
+
+    A pass takes at most `budget` bytes beside the weights (one prompt always runs). Which prompts share one depends on
+    the prompts alone, so the same call gives the same passes. Raises ConfigError for no prompts, an empty prompt, an id
+    or position that does not exist, PromptTooLong, and SiteError.
     """
     where = tuple(sites) if sites is not None else every_site(model)
     runs = _runs(model, prompts, positions)
     limit = max(1, budget // _bytes_per_token(model, len(where)))
-    for group in _groups(runs, limit, same_length=_looks_at_length(text_config(model.net))):
-        yield _pass(model, group, where)
+    groups = _groups(runs, limit, same_length=_looks_at_length(text_config(model.net)))
+    return [Pass(model, tuple(group), where) for group in groups]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Some prompts of similar length that run together."""
+
+    model: Model
+    runs: tuple[_Run, ...]
+    sites: tuple[Site, ...]
+
+    @property
+    def cells(self) -> list[tuple[int, int]]:
+        """Prompt and position of each row that `read` gives."""
+        return [(run.prompt, at) for run in self.runs for at in run.keep]
+
+    def read(self) -> Residuals:
+        """Run them. States come on the device of the first block, `prompt` and `pos` on the CPU."""
+        return _pass(self.model, self.runs, self.sites)
 
 
 def _runs(model: Model, prompts: Sequence[Sequence[int]], positions: Positions) -> list[_Run]:

@@ -3,37 +3,43 @@
 The rule of the file: the identity gate comes first. A model whose last row would not be its own logits is refused.
 """
 
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Literal
+from importlib.metadata import version
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ftw.substrate.errors import ConfigError, NumericError
 from ftw.substrate.gate import Gate, gate
 from ftw.substrate.model import Model
-from ftw.sweep import forward
-from ftw.sweep.battery import Aligned, Battery, Prompt, align_all
-from ftw.sweep.decode import METRICS, Decoded, Targets, decode
+from ftw.sweep import ends, forward
+from ftw.sweep.decode import METRICS, Decoded, Targets, View, decode
+from ftw.sweep.files.cache import PassCache
+from ftw.sweep.files.states import StateFolder
 from ftw.sweep.head import Head, Precision
+from ftw.sweep.items import Asked, items_of
 from ftw.sweep.lenses import VocabLens
 from ftw.sweep.lenses.logit import LogitLens
-from ftw.sweep.table import COLUMNS, Item, SweepTable
+from ftw.sweep.plan import Cell, Plan, Role
+from ftw.sweep.table import COLUMNS, SCALES, SCHEMA, Item, SweepTable, is_word
 
-Asked = Battery | Sequence[Prompt] | Sequence[Aligned] | Sequence[str] | Sequence[Sequence[int]]
-"""What can be swept: a battery, its prompts, or plain texts or token ids without an answer."""
 NAMES = {"entropy": "entropy_bits", "kl": "kl_bits", "js": "js_bits", "cosine": "cos_logits"}
+ROLES: tuple[Role, ...] = ("answer", "control")
+Columns = dict[str, np.ndarray]
+_Place = tuple[int, int, int]
+"""Row of a pass's states, item, position."""
 
 
 class Sweep:
     """Reads every layer of a model at every prompt.
 
-    The logit lens is always among `lenses`, first: at the last layer it is the model itself. `precision` is `exact`
-    (fp32) or `fast` (bf16 product, exact for what is reported; see `head`). Raises Refused when the gate fails.
+    The logit lens is always among `lenses`, first: at the last layer it is the model itself. Lenses `at_end` are read
+    at each prompt's last position only. `precision` is `exact` (fp32) or `fast` (bf16 product, exact for what is
+    reported; see `head`). Raises Refused when the gate fails, ConfigError where two lenses have one name.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class Sweep:
         model: Model,
         lenses: Sequence[VocabLens] = (),
         *,
+        at_end: Sequence[VocabLens] = (),
         k: int = 5,
         precision: Precision = "exact",
         wanted: Collection[str] = METRICS,
@@ -50,14 +57,39 @@ class Sweep:
         self.gate.require()
         own = [] if any(type(lens) is LogitLens for lens in lenses) else [LogitLens(model.arch)]
         self.lenses: tuple[VocabLens, ...] = (*own, *lenses)
+        self.at_end = tuple(at_end)
         self.k = k
         self.precision: Precision = precision
         self.wanted = frozenset(wanted)
+        names = [lens.name for lens in self.all_lenses]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"lenses are {names}: give each a name of its own")
+
+    @property
+    def all_lenses(self) -> tuple[VocabLens, ...]:
+        """Those that are read everywhere, then those `at_end`."""
+        return (*self.lenses, *self.at_end)
 
     @cached_property
     def head(self) -> Head:
         """The model's head, prepared once."""
         return Head(self.model.arch, self.precision)
+
+    @cached_property
+    def scope(self) -> dict[str, Any]:
+        """Everything besides the prompts that decides a number, as JSON values: what a cache is scoped to."""
+        return {
+            "fingerprint": self.model.fingerprint,
+            "dtype": str(self.model.dtype),
+            "device": self.model.device.type,
+            "lenses": [[lens.name, lens.digest] for lens in self.lenses],
+            "at_end": [[lens.name, lens.digest] for lens in self.at_end],
+            "k": self.k,
+            "precision": self.precision,
+            "wanted": sorted(self.wanted),
+            "schema": SCHEMA,
+            "versions": {name: version(name) for name in ("ftw-transparency", "torch", "transformers")},
+        }
 
     def run(
         self,
@@ -66,64 +98,92 @@ class Sweep:
         positions: Literal["last", "all"] = "last",
         budget: int = forward.BUDGET,
         progress: Callable[[int, int], None] | None = None,
+        cache: PassCache | None = None,
+        keep: StateFolder | None = None,
     ) -> SweepTable:
         """The table. `progress` is told how many of how many positions are done after each pass.
 
-        Raises ConfigError and PromptTooLong as `forward.batches` and the battery's alignment do, and NumericError where
-        the model's own distribution (not just a lens's) is not finite.
+        Passes that `cache` holds are not run again, and those that run are put into it. `keep` is given the residual
+        stream of every prompt at its last position. Raises ConfigError and PromptTooLong as `forward.passes` and the
+        battery's alignment do, NumericError where the model's own distribution (not just a lens's) is not finite, and
+        StorageError where cache or folder cannot be written.
         """
         items = items_of(self.model, asked)
-        plan = _Plan(items, positions)
-        parts: list[dict[str, np.ndarray]] = []
+        plan = Plan(items, positions)
+        parts: list[Columns] = []
         done = 0
-        for resid in forward.batches(self.model, plan.sequences, positions=plan.positions, budget=budget):
-            cells = [
-                plan.cells[prompt, pos] for prompt, pos in zip(resid.prompt.tolist(), resid.pos.tolist(), strict=True)
-            ]
-            if part := self._base(plan, items, resid.states, [cell.base for cell in cells]):
-                parts.append(part)
-            self._force(plan, resid.states, [cell.forced for cell in cells])
+        for run in forward.passes(self.model, plan.sequences, positions=plan.positions, budget=budget):
+            cells = plan.of(run)
+            key = plan.key(run) if cache is not None else None
+            found = None if cache is None or keep is not None else cache.get(key)
+            if found is None:
+                states = run.read().states
+                found = self._measure(plan, states, cells)
+                if keep is not None:
+                    _keep(keep, plan, states, cells)
+                if cache is not None:
+                    cache.put(key, found)
+            parts += _placed(plan, found, cells)
             done += len(cells)
             if progress is not None:
                 progress(done, len(plan.cells))
-        return self._table(items, plan, parts)
+        return self._table(plan, parts)
 
-    def _base(
-        self, plan: "_Plan", items: Sequence[Item], states: Tensor, wanted: Sequence[Sequence[tuple[int, int]]]
-    ) -> dict[str, np.ndarray]:
-        """The rows of the table for these states: `wanted[i]` are the prompts and positions that state i stands for."""
-        at = [(row, item, pos) for row, cell in enumerate(wanted) for item, pos in cell]
-        if not at:
-            return {}
+    def _measure(self, plan: Plan, states: Tensor, cells: Sequence[Cell]) -> Columns:
+        """What a pass gives: `all/…` columns at every position, `end/…` of the lenses at the end, and `forced` tokens.
+
+        Rows stand position by position, and within one view by view. `forced` is [view, token].
+        """
+        at, last = _asked(plan, cells)
+        found: Columns = {}
+        if at:
+            found |= {f"all/{name}": value for name, value in self._rows(plan, states, at, self.lenses).items()}
+        if last and self.at_end:
+            found |= {f"end/{name}": value for name, value in self._rows(plan, states, last, self.at_end).items()}
+        forced = [(row, token) for row, cell in enumerate(cells) for _, _, token in cell.forced]
+        if forced:
+            targets = Targets({"forced": torch.tensor([token for _, token in forced])})
+            chosen = states[:, [row for row, _ in forced]]
+            result = decode(self.model, self.all_lenses, chosen, targets, k=1, wanted=(), head=self.head)
+            found["forced"] = result.logprobs["forced"].cpu().numpy()
+        return found
+
+    def _rows(self, plan: Plan, states: Tensor, at: Sequence[_Place], lenses: Sequence[VocabLens]) -> Columns:
+        """The columns of these places through these lenses."""
         rows = [row for row, _, _ in at]
         chosen = states if rows == list(range(states.shape[1])) else states[:, rows]
-        targets, ids = self._targets(items, [(item, pos) for _, item, pos in at])
-        found = decode(self.model, self.lenses, chosen, targets, k=self.k, wanted=self.wanted, head=self.head)
-        self._require_finite(found, items, at)
-        norms = torch.linalg.vector_norm(chosen.float(), dim=-1)
-        columns = _columns(found, norms, ids, np.array([(item, pos) for _, item, pos in at]))
-        for name in ("answer", "control"):
-            first = found.logprobs[name].cpu().numpy()
-            whole = np.full_like(first, np.nan)
-            for column, (_, item, pos) in enumerate(at):
-                if pos == len(items[item].ids) - 1:
-                    plan.add(name, item, first[:, column])
-            columns[f"{name}_whole_logprob"] = whole.T.reshape(-1)
-        return columns
+        targets, ids = self._targets(plan.items, [(item, pos) for _, item, pos in at])
+        found = decode(self.model, lenses, chosen, targets, k=self.k, wanted=self.wanted, head=self.head)
+        if lenses is self.lenses:
+            self._require_finite(found, plan.items, at)
+        columns = _columns(found, torch.linalg.vector_norm(chosen.float(), dim=-1), ids)
+        columns["lens"] += 0 if lenses is self.lenses else len(self.lenses)
+        is_end = [plan.is_end(item, pos) for _, item, pos in at]
+        pool = _padded((plan.items[item].pool for _, item, _ in at), plan.pool_size)
+        return columns | self._at_ends(chosen, targets, pool, lenses, torch.tensor(is_end))
 
-    def _force(self, plan: "_Plan", states: Tensor, wanted: Sequence[Sequence[tuple[int, str, int]]]) -> None:
-        """Add the log-probabilities of an answer's later tokens to its sum, at every layer."""
-        at = [(row, *forced) for row, cell in enumerate(wanted) for forced in cell]
-        if not at:
-            return
-        targets = Targets({"forced": torch.tensor([token for *_, token in at])})
-        rows = [row for row, *_ in at]
-        found = decode(self.model, self.lenses, states[:, rows], targets, k=1, wanted=(), head=self.head)
-        logprobs = found.logprobs["forced"].cpu().numpy()
-        for column, (_, item, role, _) in enumerate(at):
-            plan.add(role, item, logprobs[:, column])
+    def _at_ends(
+        self,
+        states: Float[Tensor, "layer row d_model"],
+        targets: Targets,
+        pool: Int[Tensor, "row p"],
+        lenses: Sequence[VocabLens],
+        is_end: Bool[Tensor, " row"],
+    ) -> Columns:
+        """The columns of `ends` for all rows: those that end no prompt have none of these numbers."""
+        n_views, n_rows = sum(len(lens.layers) for lens in lenses), len(is_end)
+        columns = {name: np.full((n_rows, n_views), np.nan, np.float32) for name in ends.COLUMNS}
+        columns["answer_logprob_scaled"] = np.full((n_rows, n_views, len(SCALES)), np.nan, np.float32)
+        columns["pool_ranks"] = np.zeros((n_rows, n_views, pool.shape[1]), np.int32)
+        if bool(is_end.any()):
+            base = next(lens for lens in self.lenses if type(lens) is LogitLens)
+            chosen = states[:, is_end.to(states.device)]
+            asked = (targets.ids["answer"][is_end], targets.sets["echo"][is_end], pool[is_end])
+            for name, value in ends.measure(self.head, lenses, base, chosen, *asked).items():
+                columns[name][is_end.numpy()] = value.cpu().numpy().swapaxes(0, 1)
+        return {name: value.reshape(n_rows * n_views, *value.shape[2:]) for name, value in columns.items()}
 
-    def _targets(self, items: Sequence[Item], at: Sequence[tuple[int, int]]) -> tuple[Targets, dict[str, np.ndarray]]:
+    def _targets(self, items: Sequence[Item], at: Sequence[tuple[int, int]]) -> tuple[Targets, Columns]:
         first = {
             "answer": [items[item].answer[:1] for item, _ in at],
             "control": [items[item].control[:1] for item, _ in at],
@@ -138,13 +198,15 @@ class Sweep:
         known["token_id"] = np.array([items[item].ids[pos] for item, pos in at], dtype=np.int32)
         return Targets(ids, sets), known
 
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset() if self.model.tokenizer is None else frozenset(self.model.tokenizer.all_special_ids)
+
     def _words(self, ids: Sequence[int]) -> tuple[int, ...]:
         """The distinct ids of a text that stand for words: no special tokens, no blanks, no punctuation."""
-        unique = dict.fromkeys(ids)
-        if self.model.tokenizer is None:
-            return tuple(unique)
-        special = set(self.model.tokenizer.all_special_ids)
-        return tuple(token for token in unique if token not in special and _is_word(self._piece(token)))
+        return tuple(
+            token for token in dict.fromkeys(ids) if token not in self._special and is_word(self._piece(token))
+        )
 
     @cached_property
     def _known(self) -> dict[int, str]:
@@ -156,10 +218,10 @@ class Sweep:
             self._known[token] = self.model.pieces([token])[0] if has_words else f"#{token}"
         return self._known[token]
 
-    def _require_finite(self, found: Decoded, items: Sequence[Item], at: Sequence[tuple[int, int, int]]) -> None:
+    def _require_finite(self, found: Decoded, items: Sequence[Item], at: Sequence[_Place]) -> None:
         """The model's own row must be a distribution. A lens's row that is not only says so."""
         name = next(lens.name for lens in self.lenses if type(lens) is LogitLens)
-        own = found.views.index((name, self.model.n_layers))
+        own = found.views.index(View(name, self.model.n_layers))
         bad = (~found.is_finite[own]).nonzero()
         if len(bad):
             _, item, pos = at[int(bad[0])]
@@ -168,119 +230,76 @@ class Sweep:
                 "load it in float32 (or bfloat16 instead of float16), or leave the prompt out"
             )
 
-    def _table(self, items: tuple[Item, ...], plan: "_Plan", parts: list[dict[str, np.ndarray]]) -> SweepTable:
+    def _table(self, plan: Plan, parts: list[Columns]) -> SweepTable:
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        order = np.lexsort((columns["pos"], columns["prompt"]))  # stable: views stay as they are
+        order = np.lexsort((columns["layer"], columns["lens"], columns["pos"], columns["prompt"]))
         columns = {name: column[order] for name, column in columns.items()}
-        ends = np.array([len(item.ids) - 1 for item in items])
-        n_views = sum(len(lens.layers) for lens in self.lenses)
-        heads = np.flatnonzero(columns["pos"] == ends[columns["prompt"]])[::n_views]
-        for role in ("answer", "control"):
-            for start in heads:
-                total = plan.whole.get((role, int(columns["prompt"][start])))
-                if total is not None:
-                    columns[f"{role}_whole_logprob"][start : start + n_views] = total
-        used = {int(token) for name in ("top_ids", "token_id") for token in np.unique(columns[name])}
-        used |= {int(token) for name in ("answer_id", "control_id", "next_id") for token in np.unique(columns[name])}
-        names = [lens.name for lens in self.lenses]
+        ends_at = np.array([len(item.ids) - 1 for item in plan.items])
+        is_end = columns["pos"] == ends_at[columns["prompt"]]
+        for role in ROLES:
+            whole = np.full(len(is_end), np.nan, np.float32)
+            whole[is_end] = np.concatenate([plan.whole[role, item] for item in range(len(plan.items))])
+            columns[f"{role}_whole_logprob"] = whole
+        names = [lens.name for lens in self.all_lenses]
         columns["lens"] = np.array(names)[columns["lens"]]
         return SweepTable(
             columns={name: columns[name] for name in COLUMNS if name in columns},
-            items=items,
-            pieces={token: self._piece(token) for token in sorted(used) if token >= 0},
+            items=plan.items,
+            pieces={token: self._piece(token) for token in sorted(_used(columns, plan.items))},
             model=self.model.name,
             n_layers=self.model.n_layers,
             vocab_size=self.model.vocab_size,
             lenses=tuple(names),
             precision=self.precision,
             gate=self.gate,
+            special_ids=self._special,
         )
 
 
-def items_of(model: Model, asked: Asked) -> tuple[Item, ...]:
-    """Whatever can be swept, as token ids. Raises ConfigError where there is nothing."""
-    given: list[object] = list(asked.prompts() if isinstance(asked, Battery) else asked)
-    if not given:
-        raise ConfigError("there is nothing to sweep: the battery has no prompts")
-    prompts = [one for one in given if isinstance(one, Prompt)]
-    aligned = iter(align_all(prompts, model) if prompts else ())
-    items = []
-    for index, one in enumerate(given):
-        one = next(aligned) if isinstance(one, Prompt) else one
-        if isinstance(one, Aligned):
-            items.append(_of_aligned(one))
-        elif isinstance(one, str):
-            items.append(Item(str(index), tuple(model.encode(one))))
-        elif isinstance(one, Sequence):
-            items.append(Item(str(index), tuple(int(token) for token in one)))
-        else:
-            raise ConfigError(f"prompt {index} is a {type(one).__name__}: give a Prompt, a text, or token ids")
-    return tuple(items)
+def _asked(plan: Plan, cells: Sequence[Cell]) -> tuple[list[_Place], list[_Place]]:
+    """Row, item and position of what a pass is read for, and of those the last positions."""
+    at = [(row, item, pos) for row, cell in enumerate(cells) for item, pos in cell.base]
+    return at, [one for one in at if plan.is_end(*one[1:])]
 
 
-def _of_aligned(one: Aligned) -> Item:
-    return Item(
-        id=one.prompt.id,
-        ids=one.ids,
-        answer=one.gold.ids if one.gold else (),
-        accepted=one.answer_ids,
-        control=one.control.ids if one.control else (),
-        source=one.prompt,
-    )
+def _placed(plan: Plan, found: Columns, cells: Sequence[Cell]) -> list[Columns]:
+    """A pass's columns with the prompts and positions they belong to. Its answers' tokens go into the plan's sums."""
+    at, last = _asked(plan, cells)
+    parts = []
+    of_item: dict[tuple[Role, int], list[np.ndarray]] = {}
+    for group, places in (("all", at), ("end", last)):
+        columns = {key.partition("/")[2]: value for key, value in found.items() if key.startswith(f"{group}/")}
+        if not columns:
+            continue
+        n_views = len(columns["layer"]) // len(places)
+        columns["prompt"] = np.repeat(np.array([item for _, item, _ in places], np.int32), n_views)
+        columns["pos"] = np.repeat(np.array([pos for _, _, pos in places], np.int32), n_views)
+        parts.append(columns)
+        for row, (_, item, pos) in enumerate(places):
+            if plan.is_end(item, pos):
+                for role in ROLES:
+                    first = columns[f"{role}_logprob"][row * n_views : (row + 1) * n_views]
+                    of_item.setdefault((role, item), []).append(first)
+    for (role, item), values in of_item.items():
+        plan.add(role, item, np.concatenate(values))
+    forced = [(item, role) for cell in cells for item, role, _ in cell.forced]
+    for column, (item, role) in enumerate(forced):
+        plan.add(role, item, found["forced"][:, column])
+    return parts
 
 
-class _Cell:
-    """What one state of one sequence is read for."""
-
-    def __init__(self) -> None:
-        self.base: list[tuple[int, int]] = []
-        """Item and position: a row of the table."""
-        self.forced: list[tuple[int, str, int]] = []
-        """Item, `answer` or `control`, and the token that follows here in it."""
-
-
-class _Plan:
-    """Which sequences run, and what each state is read for. An answer of many tokens runs with its prompt."""
-
-    def __init__(self, items: Sequence[Item], positions: Literal["last", "all"]) -> None:
-        self.sequences: list[tuple[int, ...]] = []
-        self.cells: dict[tuple[int, int], _Cell] = {}
-        self.whole: dict[tuple[str, int], np.ndarray] = {}
-        first: dict[tuple[int, ...], int] = {}
-
-        def cell(ids: tuple[int, ...], pos: int) -> _Cell:
-            if ids not in first:
-                first[ids] = len(self.sequences)
-                self.sequences.append(ids)
-            return self.cells.setdefault((first[ids], pos), _Cell())
-
-        for index, item in enumerate(items):
-            end = len(item.ids) - 1
-            own = (*item.ids, *item.answer[:-1])
-            for pos in range(end + 1) if positions == "all" else [end]:
-                cell(own, pos).base.append((index, pos))
-            for role, whole in (("answer", item.answer), ("control", item.control)):
-                for step, token in enumerate(whole[1:], start=1):
-                    cell((*item.ids, *whole[:-1]), end + step).forced.append((index, role, token))
-
-    @property
-    def positions(self) -> list[Sequence[int]]:
-        """For each sequence the positions to read."""
-        found: list[Sequence[int]] = [[] for _ in self.sequences]
-        for sequence, pos in self.cells:
-            found[sequence].append(pos)  # type: ignore[attr-defined]
-        return found
-
-    def add(self, role: str, item: int, logprobs: np.ndarray) -> None:
-        """Add a token's log-probabilities (one per view) to the sum of its answer."""
-        self.whole[role, item] = self.whole.get((role, item), 0) + logprobs
+def _keep(folder: StateFolder, plan: Plan, states: Tensor, cells: Sequence[Cell]) -> None:
+    at, _ = _asked(plan, cells)
+    rows: dict[int, list[tuple[int, int]]] = {}
+    for row, item, pos in at:
+        rows.setdefault(item, []).append((row, pos))
+    for item, each in rows.items():
+        folder.put(item, plan.items[item], [pos for _, pos in each], states[:, [row for row, _ in each]])
 
 
-def _columns(
-    found: Decoded, norms: Float[Tensor, "layer row"], ids: Mapping[str, np.ndarray], at: np.ndarray
-) -> dict[str, np.ndarray]:
+def _columns(found: Decoded, norms: Float[Tensor, "layer row"], ids: Mapping[str, np.ndarray]) -> Columns:
     """The columns of decoded states, row by row, and within a row view by view. Numbers leave the device here."""
-    n_views, n_rows = len(found.views), len(at)
+    n_views, n_rows = found.logsumexp.shape
 
     def flat(value: Tensor) -> np.ndarray:
         array: np.ndarray = value.cpu().numpy()
@@ -289,8 +308,6 @@ def _columns(
     names = list(dict.fromkeys(view.lens for view in found.views))
     layers = np.array([view.layer for view in found.views], dtype=np.int16)
     columns = {
-        "prompt": np.repeat(at[:, 0].astype(np.int32), n_views),
-        "pos": np.repeat(at[:, 1].astype(np.int32), n_views),
         "lens": np.tile(np.array([names.index(view.lens) for view in found.views]), n_rows),
         "layer": np.tile(layers, n_rows),
         "top_ids": flat(found.top_ids).astype(np.int32),
@@ -311,13 +328,16 @@ def _columns(
     return columns
 
 
-def _padded(sets: Iterable[Sequence[int]]) -> Tensor:
-    """Id sets of different sizes as one matrix, filled up with -1."""
+def _used(columns: Columns, items: Sequence[Item]) -> set[int]:
+    """Every token id that occurs in a table."""
+    used = {int(token) for name in ("top_ids", "control_id", "next_id") for token in np.unique(columns[name])}
+    for item in items:
+        used.update(item.ids, item.answer, item.control, item.pool, item.accepted)
+    return {token for token in used if token >= 0}
+
+
+def _padded(sets: Iterable[Sequence[int]], width: int = 1) -> Tensor:
+    """Id sets of different sizes as one matrix, at least `width` wide, filled up with -1."""
     rows = [list(one) for one in sets]
-    width = max(1, *map(len, rows)) if rows else 1
+    width = max(width, *map(len, rows)) if rows else width
     return torch.tensor([row + [-1] * (width - len(row)) for row in rows])
-
-
-def _is_word(piece: str) -> bool:
-    """Whether a piece holds anything but blanks, punctuation and symbols, of whatever script."""
-    return any(unicodedata.category(char)[0] not in "ZPSC" for char in piece)

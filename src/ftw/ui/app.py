@@ -24,9 +24,9 @@ from ftw.ui.cli.output import Out
 from ftw.ui.reading import Lenses, Read
 
 
-def open_model(name: str | None, out: Out) -> Model:
+def open_model(name: str | None, out: Out, settings: Settings | None = None) -> Model:
     """The model named, or that of the settings. Its fingerprint is computed here, where a person is told to wait."""
-    settings, spec = _asked(name)
+    settings, spec = _asked(name, settings)
     with out.busy(f"Loading {spec.name}"):
         model = load(spec, settings=settings)
         _ = model.fingerprint
@@ -40,10 +40,10 @@ def judge_model(name: str, out: Out) -> ModelCheck:
         return check_model(spec, settings=settings)
 
 
-def _asked(name: str | None) -> tuple[Settings, ModelSpec]:
+def _asked(name: str | None, settings: Settings | None = None) -> tuple[Settings, ModelSpec]:
     # what transformers warns of, we either raise with a way out or do on purpose; our stderr tells one story
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    settings = Settings.from_env()
+    settings = settings or Settings.from_env()
     return settings, settings.spec(name)
 
 

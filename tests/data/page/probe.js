@@ -44,11 +44,21 @@ const look = async (figure) => {
   return found;
 };
 (async () => {
-  const figures = all(document, "figure");
-  const pictures = all(document, ".picture");
+  const figures = all(document, "figure").filter((figure) => !figure.hidden); // a choice shows one of several
+  const pictures = figures.map((figure) => figure.querySelector(".picture"));
   const found = { figures: [], overflow: overflow(), page: getComputedStyle(document.body).backgroundColor };
   for (const figure of figures) found.figures.push(await look(figure));
   found.overflowWithTips = overflow();
+  found.choices = all(document, ".choice").map((choice) => {
+    const list = choice.querySelector("select");
+    const turn = (place) => {
+      list.selectedIndex = place;
+      list.dispatchEvent(new Event("change"));
+      const open = all(choice, "figure").filter((figure) => !figure.hidden);
+      return open.map((figure) => [figure.querySelector("h3").textContent, count(figure).cell]);
+    };
+    return { listed: list.options.length, listSeen: seen(list), second: turn(1), first: turn(0) };
+  });
   found.buttons = all(document, "button").filter((one) => one.hidden).length;
   const before = pictures.map(widest);
   document.querySelector("main").style.width = "330px";

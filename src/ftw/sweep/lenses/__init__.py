@@ -23,6 +23,11 @@ class VocabLens(Protocol):
         ...
 
     @property
+    def digest(self) -> str:
+        """What it is: its name where the model alone makes it, the SHA-256 (hex) of its tensors where it was fitted."""
+        ...
+
+    @property
     def layers(self) -> range:
         """The layers it can decode, ascending."""
         ...

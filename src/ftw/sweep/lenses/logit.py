@@ -21,6 +21,11 @@ class LogitLens:
     name: str = "logit"
 
     @property
+    def digest(self) -> str:
+        """The model makes it."""
+        return "logit"
+
+    @property
     def layers(self) -> range:
         """All of them: 0 to n."""
         return range(self.arch.n_layers + 1)

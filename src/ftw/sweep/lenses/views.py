@@ -43,6 +43,11 @@ class NormView:
     """For each layer from `first` to n the modules that stand in for the tail."""
 
     @property
+    def digest(self) -> str:
+        """The model makes it."""
+        return self.name
+
+    @property
     def layers(self) -> range:
         """`own` begins at layer 1: no block made the embedding."""
         return range(self.first, self.first + len(self.norms))

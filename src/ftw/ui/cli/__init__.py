@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from ftw import __version__
-from ftw.ui.cli import demo, lens, models, pack, peek, poc, serve, steer, watch
+from ftw.ui.cli import demo, lens, models, pack, peek, poc, serve, steer, sweep, watch
 from ftw.ui.cli.output import COMMAND_LINE, Stopped, clean
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 for verbs in (demo, watch, steer, peek, serve):
     app.command(**verbs.COMMAND)(verbs.command)
-for group in (models, lens, pack, poc):
+for group in (sweep, models, lens, pack, poc):
     app.add_typer(group.app)
 
 

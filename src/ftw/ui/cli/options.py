@@ -47,13 +47,13 @@ def said(prompt: str) -> str:
     return prompt
 
 
-def names(text: str | None) -> tuple[str, ...] | None:
-    """Concept names from `a,b`. None means no choice was made. Raises ConfigError for a list without a name."""
+def names(text: str | None, option: str = "--concepts", like: str = "food,weather") -> tuple[str, ...] | None:
+    """Names from `a,b`. None means no choice was made. Raises ConfigError for a list without a name."""
     if text is None:
         return None
     found = tuple(part.strip() for part in text.split(",") if part.strip())
     if not found:
-        raise ConfigError("--concepts names nothing: give concepts with commas between them, for example food,weather")
+        raise ConfigError(f"{option} names nothing: give names with commas between them, for example {like}")
     return found
 
 

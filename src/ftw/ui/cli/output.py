@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 WIDTH = 80
 """Columns that every chart fits into, and what is assumed where the output is not a terminal."""
@@ -82,23 +91,39 @@ class Out:
             yield
 
     @contextmanager
-    def bar(self, what: str) -> Iterator["Bar"]:
-        """A progress bar with the time left, on a terminal's stderr; gone when done."""
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    def bar(self, what: str, unit: str = "") -> Iterator["Bar"]:
+        """A progress bar with the time left, on a terminal's stderr; gone when done. With a unit also the rate."""
+        rate = (_Rate(unit),) if unit else ()
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), *rate, TimeRemainingColumn())
         shown = self.stderr.is_terminal and not self.stderr.is_dumb_terminal
         with Progress(*columns, console=self.stderr, transient=True, disable=not shown) as progress:
             yield Bar(progress, what)
 
 
+class _Rate(ProgressColumn):
+    """Steps per second, once some are done."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        """`120 positions/s`; nothing where it is not known."""
+        return Text(f"{task.speed:.0f} {self._unit}/s" if task.speed and task.total else "")
+
+
 class Bar:
-    """A running progress bar. Call it with what is being done, and how many of how many steps are done."""
+    """A running progress bar. Call it with what is being done, and how many of how many steps are done.
+
+    A total of 0 is one that nobody knows.
+    """
 
     def __init__(self, progress: Progress, what: str) -> None:
         self._progress = progress
         self._task = progress.add_task(what, total=None)
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        self._progress.update(self._task, description=what, completed=done, total=total)
+        self._progress.update(self._task, description=what, completed=done, total=total or None)
 
 
 def _console(file: Any) -> _Console:

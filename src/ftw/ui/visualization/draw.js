@@ -3,7 +3,7 @@
 // value that a pointer or the arrow keys can reach, with the words that are said of it.
 // The rule of the file: no colour is known here. var(--c1) and its like follow the page's theme and the paper.
 const charts = (() => {
-  const { length, longest, cut, shown, ticks, span, rounded } = words;
+  const { length, longest, cut, shown, reach, ticks, span, rounded, ratios, decades } = words;
   const INK = "var(--ink)", SURFACE = "var(--surface)", LINE = "var(--line)", QUIET = "var(--quiet)";
   const FOCUS = "var(--focus)";
   const DASHES = [null, "7 3", "2 3", "9 3 2 3", "4 4", "1 4"]; // series differ without colour too
@@ -13,6 +13,13 @@ const charts = (() => {
   const WRITTEN = 0.42; // most tint behind a number: the ink keeps 4.5:1 on it in both themes
   const FULL = 0.95; // most tint where nothing is written
   const KINDS = [[0.9], [0.3, 0.9], [0.25, 0.55, 0.9], [0.2, 0.42, 0.65, 0.9]]; // strengths of ribbons
+
+  const PINS = [ // sorts of pins differ in form
+    { symbol: "circle", r: 4, fill: INK, stroke: SURFACE, strokeWidth: 1.5 },
+    { symbol: "square", r: 4.5, fill: SURFACE, stroke: INK, strokeWidth: 1.5 },
+    { symbol: "triangle", r: 4, fill: SURFACE, stroke: INK, strokeWidth: 1.5 },
+    { symbol: "diamond", r: 4.5, fill: INK, stroke: SURFACE, strokeWidth: 1.5 },
+  ];
 
   const hue = (place) => `var(--c${place + 1})`;
   // What is said where the pointer is, on the side where there is room. `view` gives the ends of what is seen.
@@ -68,20 +75,28 @@ const charts = (() => {
       })),
     ];
   };
+  // Where a value stands between the top (0) and the bottom (1) of an axis at the side.
+  const depth = (axis, [low, high]) => (value) => {
+    const of = axis.log ? Math.log : (one) => one;
+    const share = (of(high) - of(value)) / (of(high) - of(low));
+    return axis.down ? 1 - share : share;
+  };
   // Rules at a height, likewise; a label that would touch the one below it is lifted.
-  const level = (rules, domain, height) => {
-    const across = d3.sort(rules.filter((rule) => !!rule.across), (rule) => rule.at);
+  const level = (rules, place, height) => {
+    const across = d3.sort(rules.filter((rule) => !!rule.across), (rule) => -place(rule.at));
     let before = Infinity;
     const labels = across.map((rule) => {
-      const at = (domain[1] - rule.at) / (domain[1] - domain[0]) * height;
+      const at = place(rule.at) * height;
       before = Math.min(at - 9, before - ROW + 2);
       return Plot.text([rule], {
-        y: "at", frameAnchor: "right", textAnchor: "end", dy: before - at, text: "label", ...haloed,
+        y: "at", frameAnchor: rule.left ? "left" : "right", textAnchor: rule.left ? "start" : "end",
+        dy: before - at, text: "label", ...haloed,
       });
     });
     return [across.map((rule) => Plot.ruleY([rule.at], ruled)), labels];
   };
 
+  const sample = (dot) => Plot.dot([0.5], { x: (at) => at, y: (at) => at, ...dot });
   const series = {
     line(mark, place) {
       const rows = mark.x.map((x, i) => ({ x, y: mark.y[i], low: mark.low[i], high: mark.high[i] }));
@@ -108,7 +123,7 @@ const charts = (() => {
             ? [Plot.ruleX(rows, { x: "x", y1: "low", y2: "high", stroke: hue(place), strokeWidth: 1.5 })] : []),
           Plot.dot(rows, { x: "x", y: "y", ...dot }),
         ],
-        sample: [Plot.dot([0.5], { x: (at) => at, y: (at) => at, ...dot })],
+        sample: [sample(dot)],
       };
     },
     // Tints with a stepped outline, so that one histogram shows through another. Empty bins draw nothing.
@@ -162,8 +177,10 @@ const charts = (() => {
   function chart(spec, width) {
     const drawn = spec.marks.map((mark, place) => series[mark.kind](mark, place, spec.names.length > 0));
     const levels = spec.rules.filter((rule) => rule.across).map((rule) => rule.at);
-    const y = rounded(spec.y, [...drawn.flatMap((one) => one.heights), ...levels], 5);
-    const side = ticks(y, 5, spec.y.percent);
+    const heights = [...drawn.flatMap((one) => one.heights), ...levels];
+    const y = spec.y.log ? ratios(spec.y, heights) : rounded(spec.y, heights, 5);
+    const side = spec.y.log ? decades(y, spec.y.percent) : ticks(y, 5, spec.y.percent);
+    const base = spec.y.log ? y[spec.y.down ? 1 : 0] : Math.min(Math.max(0, y[0]), y[1]);
     const ends = upright(spec.rules).map((rule) => rule.at);
     const across = spec.names.length
       ? [-0.5, spec.names.length - 0.5] : [...drawn.flatMap((one) => one.across), ...ends];
@@ -178,15 +195,15 @@ const charts = (() => {
     const pointer = free ? Plot.pointer : Plot.pointerX;
     const svg = plot({
       width, height: top + high + 44, marginLeft: left, marginRight: right, marginTop: top, marginBottom: 44,
-      x: { domain: x }, y: { domain: y },
+      x: { domain: x }, y: { type: spec.y.log ? "log" : "linear", domain: y, reverse: spec.y.down },
       marks: [
         Plot.gridY(side.places, { stroke: LINE, strokeOpacity: 1 }),
         Plot.axisY({ ticks: side.places, tickFormat: side.text, tickSize: 0, label: null, tickPadding: 6 }),
         Plot.axisX({ ticks: under.places, tickFormat: under.text, tickSize: 0, label: null, tickPadding: 9 }),
-        Plot.ruleY([Math.min(Math.max(0, y[0]), y[1])], { stroke: QUIET }),
+        Plot.ruleY([base], { stroke: QUIET }),
         ...names(spec.x.label, spec.y.label, left, top, right, width),
         ...ORDER.flatMap((kind) => drawn.filter((_, i) => spec.marks[i].kind === kind).flatMap((one) => one.marks())),
-        d3.transpose([level(spec.rules, y, high), uprights(spec.rules, x, width, left, right, top)]),
+        d3.transpose([level(spec.rules, depth(spec.y, y), high), uprights(spec.rules, x, width, left, right, top)]),
         Plot.dot(stops, pointer({ x: "x", y: "y", r: 5, stroke: INK, strokeWidth: 1.5, maxRadius: 90 })),
         said(stops, pointer, () => [0, width]),
       ],
@@ -228,7 +245,7 @@ const charts = (() => {
     const texts = labelled ? spec.labels : spec.values.map((row) => row.map((value) => shown(value, spec.percent)));
     const left = Math.ceil(Math.min(width * 0.36, Math.max(longest(spec.rows), length(spec.y)) + 12));
     const wanted = Math.min(longest(texts.flat()) + 8, 84);
-    const least = labelled && !paper ? Math.max(wanted, 30) : 3;
+    const least = labelled && !paper ? Math.min(Math.max(wanted, 30), 58) : 3;
     const cell = Math.max((width - left) / m, paper ? 0 : least);
     const height = Math.min(26, Math.max(labelled ? 19 : 8, 420 / n));
     const written = (labelled ? cell >= Math.min(wanted, 30) : cell >= wanted) && height >= 15;
@@ -259,6 +276,7 @@ const charts = (() => {
         `${spec.rows[y]}, ${spec.columns[x]}`,
         ...(spec.labels.length ? [`${spec.labelled}: ${spec.labels[y][x]}`] : []),
         `${spec.unit}: ${shown(value, spec.percent)}`,
+        ...spec.more.map((layer) => `${layer.unit}: ${shown(layer.values[y][x])}`),
       ].join("\n"),
     })));
     const filled = cells.filter((cell) => cell.value !== null);
@@ -306,23 +324,38 @@ const charts = (() => {
       ],
     });
     parts.push(svg);
-    const scrolls = at.scrolled ? (element) => { box = element; } : null;
+    const scrolls = at.scrolled ? (element) => {
+      box = element;
+      if (spec.from_end) box.scrollLeft = box.scrollWidth;
+    } : null;
     return { legend: ramp(spec), parts, svg, stops: cells, grid: m, scrolls };
   }
+
+  // Pins of one place as one stop, which says all of them; `half` is that of the frame around it.
+  const pinned = (spec, half) => d3.groups(spec.pins, (pin) => `${pin.row} ${pin.at}`).map(([, pins]) => {
+    const [row, at] = [pins[0].row, pins[0].at];
+    const names = pins.map((pin) => spec.sorts[pin.sort]).join(", ");
+    return {
+      x: at, y: row, row, low: at - half, high: at + half, sorts: pins.map((pin) => pin.sort),
+      text: `${spec.rows[row]}: ${names}\n${spec.x.label} ${shown(at, spec.x.percent)}`,
+    };
+  });
 
   function ribbons(spec, width) {
     const strengths = KINDS[spec.kinds.length - 1];
     const n = spec.rows.length;
     const left = Math.ceil(Math.min(width * 0.36, Math.max(longest(spec.rows), 20) + 12));
     const top = 28 + ROW * upright(spec.rules).length, high = n * Math.min(26, Math.max(14, 420 / n));
-    const x = span(spec.x, [...spec.stretches.flatMap((one) => [one.low, one.high]), ...spec.rules.map((r) => r.at)]);
+    const ends = [...spec.stretches.flatMap((one) => [one.low, one.high]), ...spec.rules.map((rule) => rule.at)];
+    const x = span(spec.x, [...ends, ...spec.pins.map((pin) => pin.at)]);
     const right = 16;
     const under = ticks(x, Math.min(8, (width - left) / 75), spec.x.percent);
-    const stops = spec.stretches.map((one) => ({
+    const bars = spec.stretches.map((one) => ({
       ...one, x: (one.low + one.high) / 2, y: one.row, strength: strengths[one.kind],
-      text: `${spec.rows[one.row]}: ${spec.kinds[one.kind]}\n${spec.x.label} `
-        + `${shown(one.low, spec.x.percent)} to ${shown(one.high, spec.x.percent)}`,
+      text: `${spec.rows[one.row]}: ${spec.kinds[one.kind]}\n${spec.x.label} ${reach(spec, one)}`,
     }));
+    const pins = pinned(spec, (x[1] - x[0]) * 8 / (width - left - right));
+    const stops = d3.sort([...bars, ...pins], (one) => one.y, (one) => one.x);
     const pointer = (options) => Plot.pointer({ ...options, maxRadius: 400 });
     const bar = { x1: "low", x2: "high", y: "row", insetTop: 2, insetBottom: 2, insetRight: 1 };
     const svg = plot({
@@ -337,15 +370,25 @@ const charts = (() => {
           text: (i) => cut(spec.rows[i], left - 8),
         }),
         ...names(spec.x.label, spec.y, left, top, right, width),
-        Plot.barX(stops, { ...bar, fill: hue(0), fillOpacity: "strength" }),
+        ...spec.kinds.map((_, kind) => Plot.barX(bars.filter((one) => one.kind === kind), {
+          ...bar, ...(spec.nested && kind ? { insetTop: 7, insetBottom: 7 } : {}),
+          fill: hue(0), fillOpacity: "strength",
+        })),
         uprights(spec.rules, x, width, left, right, top),
+        ...pins.flatMap((pin) => pin.sorts.map((sort, i) => Plot.dot([pin], {
+          x: "x", y: "y", dx: 9 * (i - (pin.sorts.length - 1) / 2), ...PINS[sort],
+        }))),
         Plot.barX(stops, pointer({ ...bar, px: "x", py: "y", stroke: FOCUS, strokeWidth: 2 })),
         said(stops, pointer, () => [0, width]),
       ],
     });
-    const entries = spec.kinds.map((name, i) => ({
-      name, marks: [Plot.rect([0], { x1: 0, x2: 1, y1: 0.1, y2: 0.9, fill: hue(0), fillOpacity: strengths[i] })],
-    }));
+    const drawn = new Set(spec.stretches.map((one) => one.kind));
+    const entries = [
+      ...spec.kinds.map((name, i) => ({
+        name, marks: [Plot.rect([0], { x1: 0, x2: 1, y1: 0.1, y2: 0.9, fill: hue(0), fillOpacity: strengths[i] })],
+      })).filter((_, i) => drawn.has(i)),
+      ...spec.sorts.map((name, i) => ({ name, width: 14, marks: [sample({ ...PINS[i] })] })),
+    ];
     return { legend: legend(entries), parts: [svg], svg, stops, grid: null };
   }
 

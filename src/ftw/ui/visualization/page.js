@@ -36,9 +36,9 @@
         const body = make("div", "scroll");
         body.append(parts.pop());
         parts.push(body);
-        this.drawn.scrolls(body);
       }
       this.picture.replaceChildren(...parts);
+      this.drawn.scrolls?.(parts.at(-1));
       this.legend.replaceChildren(...this.drawn.legend.map(({ name, picture }) => {
         const entry = make("span", "");
         entry.append(picture, name);
@@ -102,6 +102,19 @@
   for (const figure of figures) {
     figure.draw();
     watch.observe(figure.picture);
+  }
+
+  // Of a choice one figure is seen; it is drawn when it has a width.
+  for (const choice of document.querySelectorAll(".choice")) {
+    const [label, list] = [choice.querySelector("label"), choice.querySelector("select")];
+    const several = figures.filter((figure) => choice.contains(figure.picture));
+    const show = () => several.forEach((figure, place) => {
+      figure.picture.closest("figure").hidden = place !== list.selectedIndex;
+      figure.draw();
+    });
+    label.hidden = several.length < 2;
+    list.addEventListener("change", show);
+    show();
   }
 
   addEventListener("beforeprint", () => {

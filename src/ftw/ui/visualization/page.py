@@ -60,7 +60,8 @@ def embed(picture: Picture) -> str:
         ]
     if document["kind"] == "heat":
         document["span"] = picture.span  # type: ignore[union-attr]
-        document["values"] = [[None if math.isnan(v) else v for v in row] for row in document["values"]]
+        for cells in (document, *document["more"]):
+            cells["values"] = [[None if math.isnan(v) else v for v in row] for row in cells["values"]]
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

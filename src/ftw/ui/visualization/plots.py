@@ -27,6 +27,10 @@ class Axis:
     high: float | None = None
     percent: bool = False
     """Whether values are shares, shown as whole percents."""
+    log: bool = False
+    """Whether equal distances are equal ratios: for ranks and the like, all above zero. An axis at the side only."""
+    down: bool = False
+    """Whether the least stands on top: rank 1 is the best. An axis at the side only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class Rule:
     """At most some 40 characters: it stands in the picture."""
     across: bool = False
     """Whether it runs from left to right at a height; otherwise upright."""
+    left: bool = False
+    """Whether the label of one across stands at its left end: where curves are dense at the right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,10 @@ class Chart:
         object.__setattr__(self, "marks", tuple(_floats(mark) for mark in self.marks))
         for mark in self.marks:
             _check(mark)
+        if self.x.log or self.x.down:
+            raise ConfigError("only the axis at the side can be logarithmic or run downwards")
+        if self.y.log:
+            _check_log(self)
 
     def twin(self) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...], ...]]:
         """The columns and rows of the table that says what the picture shows."""
@@ -105,6 +115,16 @@ class Chart:
     def lines(self) -> str:
         """The rules in words, for the table's reader. Empty where there are none."""
         return _said(self.rules, self.x, self.y)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A second value of each cell of a heat map, which is said and not drawn."""
+
+    unit: str
+    """What a value is."""
+    values: tuple[tuple[float, ...], ...]
+    """One tuple for each row. NaN is said as a dash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +153,22 @@ class Heat:
     """What stands in each cell instead of its value, for example the token that a block reads."""
     labelled: str = "label"
     """What a label is."""
+    more: tuple[Layer, ...] = ()
+    """What else is said of each cell where the pointer is."""
+    from_end: bool = False
+    """Whether a map that is scrolled begins at its last columns."""
 
     def __post_init__(self) -> None:
         if not self.rows or not self.columns:
             raise ConfigError("a heat map needs at least one row and one column")
-        for cells in (self.values, *([self.labels] if self.labels else [])):
+        for cells in (self.values, *([self.labels] if self.labels else []), *(one.values for one in self.more)):
             if len(cells) != len(self.rows) or any(len(row) != len(self.columns) for row in cells):
                 shape = f"{len(self.rows)} rows and {len(self.columns)} columns"
                 raise ConfigError(f"a heat map of {shape} got other values or labels")
         if len(self.rows) * len(self.columns) > MOST_CELLS:
             raise ConfigError(f"a heat map draws at most {MOST_CELLS} cells: average or cut before")
-        if any(math.isinf(value) for row in self.values for value in row):
+        layers = (self.values, *(one.values for one in self.more))
+        if any(math.isinf(value) for values in layers for row in values for value in row):
             raise NumericError("a heat map cannot show infinity: cut the values, or leave them out as NaN")
 
     @property
@@ -163,8 +188,9 @@ class Heat:
         for i, name in enumerate(self.rows):
             if self.labels:
                 rows.append((f"{name}, {self.labelled}", *self.labels[i]))
-            called = f"{name}, {self.unit}" if self.labels else name
-            rows.append((called, *(None if math.isnan(value) else value for value in self.values[i])))
+            called = f"{name}, {self.unit}" if self.labels or self.more else name
+            rows.append((called, *_cells(self.values[i])))
+            rows += [(f"{name}, {layer.unit}", *_cells(layer.values[i])) for layer in self.more]
         return (f"{self.y} \\ {self.x}", *self.columns), tuple(rows)
 
 
@@ -181,8 +207,21 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """One place on a row of ribbons, with a symbol for what it is."""
+
+    row: int
+    """Which row, from 0."""
+    at: float
+    sort: int
+    """Which of the sorts of pins, from 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ribbons:
     """Rows of stretches along an axis, for milestones: from which block on an answer is among the top 100, 10, first.
+
+    Pins stand on them, for single places: a median, the first block that says the answer.
 
     Raises ConfigError and NumericError for what cannot be drawn.
     """
@@ -196,9 +235,16 @@ class Ribbons:
     stretches: tuple[Stretch, ...]
     rules: tuple[Rule, ...] = ()
     """Upright ones only."""
+    pins: tuple[Pin, ...] = ()
+    sorts: tuple[str, ...] = ()
+    """Names of the sorts of pins: each has a symbol of its own."""
+    whole: bool = False
+    """Whether the axis counts whole things, half a unit wide on either side: 2.5 to 5.5 is said as 3 to 5."""
+    nested: bool = False
+    """Whether a kind is drawn narrower than the one before: an interval within a spread."""
 
     def __post_init__(self) -> None:
-        if not self.rows or not self.stretches or not 1 <= len(self.kinds) <= 4:
+        if not self.rows or not (self.stretches or self.pins) or not 1 <= len(self.kinds) <= 4:
             raise ConfigError(f"ribbons need rows, stretches and 1 to 4 kinds: there are {len(self.kinds)}")
         for one in self.stretches:
             if not (0 <= one.row < len(self.rows) and 0 <= one.kind < len(self.kinds) and one.low <= one.high):
@@ -207,13 +253,23 @@ class Ribbons:
                 )
             if not (math.isfinite(one.low) and math.isfinite(one.high)):
                 raise NumericError(f"{one} ends at an infinity: cut it at the axis")
+        for pin in self.pins:
+            if not (0 <= pin.row < len(self.rows) and 0 <= pin.sort < len(self.sorts) and len(self.sorts) <= 4):
+                raise ConfigError(f"{pin}: there are {len(self.rows)} rows and {len(self.sorts)} sorts, 4 at most")
+            if not math.isfinite(pin.at):
+                raise NumericError(f"{pin} stands at no finite place: leave it out")
         if any(rule.across for rule in self.rules):
             raise ConfigError("ribbons have no height that a rule across could stand at")
 
     def twin(self) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...], ...]]:
         """The columns and rows of the table that says what the picture shows."""
-        rows = tuple((self.rows[one.row], self.kinds[one.kind], one.low, one.high) for one in self.stretches)
+        said = [(one.row, (self.rows[one.row], self.kinds[one.kind], *self._ends(one))) for one in self.stretches]
+        said += [(pin.row, (self.rows[pin.row], self.sorts[pin.sort], pin.at, pin.at)) for pin in self.pins]
+        rows = tuple(row for _, row in sorted(said, key=lambda each: each[0]))
         return (self.y, "reading", f"{self.x.label}, from", "to"), rows
+
+    def _ends(self, one: Stretch) -> tuple[float, float]:
+        return (float(math.ceil(one.low)), float(math.floor(one.high))) if self.whole else (one.low, one.high)
 
     def lines(self) -> str:
         """The rules in words, for the table's reader. Empty where there are none."""
@@ -238,6 +294,11 @@ def shown(value: Cell, *, percent: bool = False) -> str:
     if abs(value) < 1e-3 or abs(value) >= 1e6:
         return f"{value:.2e}"
     return f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _cells(values: Numbers) -> tuple[Cell, ...]:
+    """Values for a table: NaN is nothing."""
+    return tuple(None if math.isnan(value) else value for value in values)
 
 
 def _said(rules: Sequence[Rule], x: Axis, y: Axis) -> str:
@@ -271,6 +332,19 @@ def _check(mark: Mark) -> None:
         raise ConfigError(f"{mark.name!r} has {len(places)} places, {len(values)} values and bands of other lengths")
     if not all(map(math.isfinite, (*places, *values, *(each for band in bands for each in band)))):
         raise NumericError(f"{mark.name!r} holds a NaN or an infinity: leave such points out before drawing")
+
+
+def _check_log(chart: Chart) -> None:
+    bars = [mark.name for mark in chart.marks if isinstance(mark, Bars)]
+    if bars:
+        raise ConfigError(f"{bars[0]!r} is a histogram, which begins at zero: no logarithmic axis shows that")
+    heights = [rule.at for rule in chart.rules if rule.across]
+    for mark in chart.marks:
+        if not isinstance(mark, Bars):
+            heights += [*mark.y, *mark.low, *mark.high]
+    heights += [end for end in (chart.y.low, chart.y.high) if end is not None]
+    if min(heights) <= 0:
+        raise NumericError(f"a logarithmic axis ends above zero, and {min(heights):g} is to be drawn on it")
 
 
 def _same_places(marks: Sequence[Mark]) -> bool:

@@ -35,6 +35,21 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """Figures of which one is seen at a time: a list above them says which. Without script all are seen."""
+
+    label: str
+    """What is chosen, for example `Prompt`."""
+    names: tuple[str, ...]
+    """One for each figure."""
+    figures: tuple[Figure, ...]
+
+    def __post_init__(self) -> None:
+        if not self.figures or len(self.names) != len(self.figures):
+            raise ConfigError(f"a choice of {len(self.figures)} figures has {len(self.names)} names")
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """Rows under a title."""
 
@@ -63,7 +78,7 @@ class Report:
     """Model, data, versions, seed, date."""
     command: str
     """The exact command that makes this report again."""
-    figures: Sequence[Figure] = field(default=())
+    figures: Sequence[Figure | Choice] = field(default=())
     tables: Sequence[Table] = field(default=())
 
     def __post_init__(self) -> None:
@@ -77,7 +92,7 @@ class Report:
                 f'<header><p class="brand"><b>ftw</b> report</p><h1>{_text(self.title)}</h1></header>',
                 f"<h2>What was asked</h2><p>{_text(self.asked)}</p>",
                 f'<h2>Answer</h2><div class="answer">{_paragraphs(self.answer)}</div>',
-                _section("Figures", [_figure(figure, i) for i, figure in enumerate(self.figures, 1)]),
+                _section("Figures", _drawn(self.figures)),
                 _section("Tables", [_table(table) for table in self.tables]),
                 f"<h2>Methods</h2>{_paragraphs(self.methods)}",
                 f"<h2>Provenance</h2><dl>{_facts(self.provenance)}</dl>",
@@ -115,6 +130,25 @@ def _paragraphs(texts: Sequence[str]) -> str:
 
 def _facts(facts: Mapping[str, str]) -> str:
     return "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+
+
+def _drawn(figures: Sequence[Figure | Choice]) -> list[str]:
+    """Every figure with its number; those of a choice follow their list."""
+    parts: list[str] = []
+    number = 0
+    for one in figures:
+        several = one.figures if isinstance(one, Choice) else (one,)
+        drawn = [_figure(figure, number + place) for place, figure in enumerate(several, 1)]
+        number += len(several)
+        parts.append(_choice(one, number, drawn) if isinstance(one, Choice) else drawn[0])
+    return parts
+
+
+def _choice(choice: Choice, number: int, drawn: Sequence[str]) -> str:
+    """The list, which the script shows, and the figures."""
+    options = "".join(f"<option>{escape(name)}</option>" for name in choice.names)
+    listed = f'<label hidden>{escape(choice.label)} <select id="choice{number}">{options}</select></label>'
+    return f'<div class="choice">{listed}{"".join(drawn)}</div>'
 
 
 def _figure(figure: Figure, number: int) -> str:

@@ -55,5 +55,28 @@ const words = (() => {
     return [axis.low ?? low, axis.high ?? high];
   };
 
-  return { length, longest, cut, shown, ticks, span, rounded };
+  // The same for an axis on which equal distances are equal ratios: the ends are values, not round ones.
+  const ratios = (axis, values) => {
+    const [low, high] = [axis.low ?? d3.min(values), axis.high ?? d3.max(values)];
+    return high > low ? [low, high] : [axis.low ?? low / 2, Math.max(low * 2, high)];
+  };
+  // Powers of ten between the ends, and where they are few, 2 and 5 times them.
+  const decades = ([low, high], percent) => {
+    const powers = d3.range(Math.floor(Math.log10(low)), Math.ceil(Math.log10(high)) + 1);
+    const within = (factors) => powers.flatMap((power) => factors.map((one) => one * 10 ** power))
+      .filter((place) => place >= low * (1 - 1e-9) && place <= high * (1 + 1e-9));
+    const tens = within([1]);
+    const places = tens.length > 7 ? tens.filter((_, i) => i % Math.ceil(tens.length / 7) === 0)
+      : tens.length > 2 ? tens : within([1, 2, 5]);
+    return { places: places.length ? places : [low, high], text: (value) => shown(value, percent) };
+  };
+
+  // Both ends of a stretch, or the one place that it is; on an axis of whole things, the first and the last of them.
+  const reach = ({ whole, x }, { low, high }) => {
+    const ends = whole ? [Math.ceil(low), Math.floor(high)] : [low, high];
+    const [from, to] = ends.map((end) => shown(end, x.percent));
+    return from === to ? from : `${from} to ${to}`;
+  };
+
+  return { length, longest, cut, shown, reach, ticks, span, rounded, ratios, decades };
 })();
