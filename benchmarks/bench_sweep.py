@@ -6,19 +6,27 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.harness import Context, Figure, at_least, at_most, interleave
 from ftw.substrate.model import Model, from_net, load
+from ftw.substrate.types import Step
 from ftw.sweep import forward
 from ftw.sweep.battery import Battery
-from ftw.sweep.decode import Decoded, Targets, decode
+from ftw.sweep.decode import Targets, decode
+from ftw.sweep.fitting.accept import GAINS, compare, depth_layers
+from ftw.sweep.fitting.corpus import own_text
 from ftw.sweep.head import Head
 from ftw.sweep.lenses.logit import LogitLens
+from ftw.sweep.lenses.prism import load_prism
+from ftw.sweep.lenses.tuned import load_tuned
+from ftw.sweep.live import LiveLens
 
 TOKENS = 64
 BEST = 5
@@ -29,7 +37,9 @@ def run(context: Context) -> Iterator[Figure]:
     model = random_model(16, 1024, 32_000, context.device)
     yield from everywhere(model, context)
     yield from at_the_end(model, context)
+    yield live(model, context)
     yield from close()
+    yield from fitted()
     if context.device == "cpu":
         yield memory()
     yield from growth(context)
@@ -120,8 +130,42 @@ def at_the_end(model: Model, context: Context) -> Iterator[Figure]:
         ratio = timing.ratio(side, "stream the head")
         claim = f"{what}, {side}, over summing the head's weights once"
         yield Figure("sweep", claim, ratio, "x", at_most(2.0), timing.shown(), rounds=timing.rounds)
-    live = timing.median("fast") * 1e3
-    yield Figure("sweep", f"live lens per token: {what}, fast", live, "ms", at_most(10), rounds=timing.rounds)
+
+
+def live(model: Model, context: Context) -> Figure:
+    """What the live lens adds to a step of the engine, on one core."""
+    resid = states(model, TOKENS)[:, -1:]
+    lens = LiveLens(model, k=BEST, keep=1)
+    by_site = {site: resid[at] for at, site in enumerate(lens.sites)}
+    ids = torch.zeros(1, dtype=torch.long)
+    step = Step("request", 1, "generate", ids, by_site, torch.zeros(model.vocab_size), token=7)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        timing = interleave({"live": lambda: _none(lens.many([step], by_site))}, context, rounds=context.scaled(3))
+    finally:
+        torch.set_num_threads(threads)
+    claim = "live lens per token on one core: 17 layers, d 1024, V 32,000, top 5 and the written token's rank"
+    return Figure("sweep", claim, timing.median("live") * 1e3, "ms", at_most(10), timing.shown(), rounds=timing.rounds)
+
+
+def fitted() -> Iterator[Figure]:
+    """How much nearer to the model the bundled lenses are than the logit lens, on text that no lens was fitted on."""
+    model = load("reference")
+    windows = list(own_text(model, 96, seed=1117).windows(model, 1 << 30, 128, part="all"))
+    positions = [range(4, len(ids), 8) for ids in windows]
+    rows = forward.read(model, windows, positions=[list(each) for each in positions]).states
+    home = Path(str(files("ftw"))) / "bundled" / "vocab-lenses"
+    for lens in (load_tuned(home / "reference-tuned", model), load_prism(home / "reference-prism", model)):
+        found = compare(model, lens, rows)
+        for share, goal, layer in zip((25, 50, 75), GAINS, depth_layers(model.n_layers), strict=True):
+            claim = (
+                f"{lens.name} lens of the reference model: KL(model || lens) under the logit lens at {share} % depth, "
+                f"median of {rows.shape[1]} positions of new text (means {found.logit_kl_bits[layer].mean():.2f} and "
+                f"{found.lens_kl_bits[layer].mean():.2f})"
+            )
+            wanted = at_least(goal) if lens.name == "tuned" else None
+            yield Figure("sweep", claim, float(np.median(found.gain_bits[layer])), "bits", wanted)
 
 
 def read_outs(model: Model, resid: Tensor) -> dict[str, Callable[[], None]]:
@@ -222,5 +266,5 @@ def _most(value: Tensor) -> str:
     return f"{float(value.max()):.2g}"
 
 
-def _none(_: Decoded | Tensor) -> None:
+def _none(_: object) -> None:
     """The harness reads numbers that a side returns as its seconds: return none."""
