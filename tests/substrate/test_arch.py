@@ -115,6 +115,15 @@ def test_a_bidirectional_model_is_not_causal() -> None:
         find(net)
 
 
+def test_a_model_whose_scores_are_not_finite_is_told_so_and_not_called_something_else() -> None:
+    net = Odd()
+    net.head.weight.data[3, 3] = math.nan  # type: ignore[union-attr, index]
+    with pytest.raises(
+        Refused, match=r"Odd gives scores that are not finite \(\d+ of \d+ for plain tokens\): .*float32"
+    ):
+        find(net)
+
+
 def test_an_encoder_decoder_is_not_causal() -> None:
     net = T5ForConditionalGeneration(
         T5Config(vocab_size=50, d_model=16, num_layers=2, num_heads=2, d_ff=24, d_kv=8, decoder_start_token_id=0)

@@ -40,7 +40,7 @@ def test_auto_is_the_cpu_without_cuda_and_the_emptiest_card_with_it(monkeypatch:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("gpu", "use auto, cpu, cuda or cuda:N"),
+        ("gpu", "use auto, cpu, cuda, cuda:N or map"),
         ("cuda:99", "this machine has .* CUDA devices"),
         ("meta", "hold weights"),
     ],

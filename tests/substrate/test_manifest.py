@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from ftw.substrate import manifest
 from ftw.substrate.errors import NumericError, PackError, StorageError
-from ftw.substrate.manifest import canonical_json, load_artifact, save_artifact, sha256_hex, write_atomically
+from ftw.substrate.manifest import (
+    canonical_json,
+    load_artifact,
+    read_manifest,
+    save_artifact,
+    sha256_hex,
+    write_atomically,
+)
 
 # RFC 8785, appendix B: IEEE 754 bits and their text
 NUMBERS = {
@@ -158,18 +165,31 @@ def test_a_changed_tensor_file_is_noticed(tmp_path: Path) -> None:
     blob = bytearray((tmp_path / manifest.TENSORS).read_bytes())
     blob[-1] ^= 1
     (tmp_path / manifest.TENSORS).write_bytes(blob)
-    with pytest.raises(PackError, match="is not what was saved"):
-        load_artifact(tmp_path)
+    for read in (load_artifact, read_manifest):
+        with pytest.raises(
+            PackError, match=r"is not what was saved .*: copy it again from where it came, or make it anew"
+        ):
+            read(tmp_path)
+
+
+def test_a_manifest_is_read_without_the_tensors(tmp_path: Path) -> None:
+    save_artifact(tmp_path, {"kind": "some"}, TENSORS)
+    assert read_manifest(tmp_path) == load_artifact(tmp_path)[0]
+    (tmp_path / manifest.TENSORS).unlink()
+    with pytest.raises(StorageError, match=r"tensors\.safetensors cannot be read"):
+        read_manifest(tmp_path)
 
 
 def test_tensors_that_are_no_safetensors_are_named(tmp_path: Path) -> None:
     (tmp_path / manifest.TENSORS).write_bytes(b"junk")
     (tmp_path / manifest.MANIFEST).write_bytes(canonical_json({"tensors_sha256": sha256_hex(b"junk")}))
-    with pytest.raises(PackError, match="is not a safetensors file"):
+    with pytest.raises(PackError, match=r"is not a safetensors file .*: copy it again"):
         load_artifact(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "reason"), [("{", "is not valid JSON"), ("{}", "no tensors_sha256")])
+@pytest.mark.parametrize(
+    ("text", "reason"), [("{", r"is not valid JSON .*: copy it again"), ("{}", r"no tensors_sha256\. Give another")]
+)
 def test_a_bad_manifest_is_named(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / manifest.MANIFEST).write_text(text)
     with pytest.raises(PackError, match=reason):

@@ -94,6 +94,19 @@ def test_one_that_the_system_kills_is_told_with_the_ways_to_take_less_memory(tmp
     assert second.kind == "Killed"
 
 
+def test_one_that_cannot_be_written_down_or_started_has_failed_and_the_next_one_runs(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a file where the folder should be")
+    (tmp_path / "b" / LOG).mkdir(parents=True)
+    (tmp_path / "c" / "job.json").mkdir(parents=True)
+    first, second, third, last = ran(tmp_path, GOOD, "a", "b", "c", "d")
+    for ended, model in ((first, "a"), (second, "b"), (third, "c")):
+        assert (ended.model, ended.status, ended.kind, ended.code) == (model, "failed", "StorageError", 1)
+    assert "File exists; the sweep of a cannot begin" in first.message
+    assert "another folder with --out" in second.message
+    assert read_document(tmp_path / "b")["error"]["message"] == second.message
+    assert last.status == "ok"
+
+
 def test_one_that_another_signal_ends_is_told_by_its_name(tmp_path: Path) -> None:
     (ended,) = ran(tmp_path, "os.kill(os.getpid(), signal.SIGABRT)")
     assert ended.kind == "Killed"

@@ -1,7 +1,9 @@
 """Sweep: prompts in, a table out; its rows are the model's numbers, prompt by prompt."""
 
 import math
+import sys
 from pathlib import Path
+from traceback import walk_tb
 
 import numpy as np
 import pytest
@@ -310,3 +312,91 @@ def test_states_need_a_folder_that_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="give another folder for the states"):
         StateFolder(tmp_path / "file" / "states", model="m", fingerprint="f")
+
+
+def breaking(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, *, after: int, error: BaseException) -> None:
+    """From now on a pass of this sweep ends with an error once so many were measured."""
+    own, left = sweep._measure, after
+
+    def measure(*args: object) -> object:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise error
+        return own(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sweep, "_measure", measure)
+
+
+@pytest.mark.parametrize("after", range(1, 6))
+def test_prompts_that_were_finished_are_handed_out_before_the_error(
+    monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """One pass for each sequence: a prompt with a control of many tokens is finished with its second pass only."""
+    model = tiny()
+    sweep = Sweep(model, [view(model, "raw")], at_end=[view(model, "own")])
+    whole = sweep.run(FACTS, positions="all", budget=1)
+    breaking(sweep, monkeypatch, after=after, error=KeyboardInterrupt())
+    kept: list[SweepTable] = []
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(FACTS, positions="all", budget=1, rescue=kept.append)
+    prompts = [whole.items.index(item) for table in kept for item in table.items]
+    assert len(kept) == (1 if prompts else 0)
+    assert len(prompts) <= after
+    assert len(prompts) == {1: 1, 5: 3}.get(after, len(prompts))
+    for place, prompt in enumerate(prompts):
+        ours, wanted = kept[0].where(prompt=place), whole.where(prompt=prompt)
+        assert list(ours.columns) == list(wanted.columns)
+        for name in wanted.columns:
+            if name != "prompt":
+                np.testing.assert_array_equal(ours[name], wanted[name], err_msg=name)
+    assert not kept or set(kept[0].pieces) <= set(whole.pieces)
+
+
+def test_a_prompt_whose_control_has_not_run_is_not_finished(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = FACTS[2]
+    for after, finished in ((1, []), (2, [["both"]])):
+        sweep = Sweep(model)
+        breaking(sweep, monkeypatch, after=after, error=MemoryError())
+        kept: list[list[str]] = []
+        with pytest.raises(MemoryError):
+            sweep.run([both, "a"], budget=1, rescue=lambda table: kept.append([item.id for item in table.items]))  # noqa: B023
+        assert kept == finished
+
+
+def test_what_broke_is_out_of_memory_before_the_finished_prompts_are_handed_out(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = Sweep(model)
+    own, held = sweep._measure, []
+
+    def measure(plan: object, states: torch.Tensor, cells: object) -> object:
+        if held:
+            raise MemoryError
+        held.append(None)
+        return own(plan, states, cells)  # type: ignore[arg-type]
+
+    def rescue(table: SweepTable) -> None:
+        frames = [frame for frame, _ in walk_tb(sys.exception().__traceback__) if frame.f_code.co_name == "_read"]  # type: ignore[union-attr]
+        assert frames
+        assert not any(isinstance(value, torch.Tensor) for frame in frames for value in frame.f_locals.values())
+        held.append(table)
+
+    monkeypatch.setattr(sweep, "_measure", measure)
+    with pytest.raises(MemoryError):
+        sweep.run(["one", "one two three four"], budget=1, rescue=rescue)
+    assert len(held) == 2
+
+
+def test_states_are_kept_of_passes_that_the_cache_holds_and_nothing_is_measured_again(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = Sweep(model)
+    first = sweep.run(FACTS, cache=PassCache(tmp_path / "cache", sweep.scope))
+    breaking(sweep, monkeypatch, after=0, error=AssertionError("measured again"))
+    cache = PassCache(tmp_path / "cache", sweep.scope)
+    keep = StateFolder(tmp_path / "states", model=model.name, fingerprint=model.fingerprint)
+    again = sweep.run(FACTS, cache=cache, keep=keep)
+    assert (cache.hits > 0, cache.misses) == (True, 0)
+    assert all(again[name].tobytes() == first[name].tobytes() for name in first.columns)
+    assert all(keep.file(index).exists() for index in range(len(FACTS)))

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from ftw.substrate.config import ModelSpec
-from ftw.substrate.errors import ConfigError, ModelError, StorageError
+from ftw.substrate.errors import ConfigError, ModelError, NumericError, StorageError
 from ftw.sweep import worker
-from ftw.sweep.files.parquet import read_provenance, read_rows
+from ftw.sweep.files.finished import read_finished
+from ftw.sweep.files.parquet import read_provenance, read_rows, rows_sha256
 from ftw.sweep.files.rundir import read_document
 from ftw.sweep.job import Job
+from ftw.sweep.run import Sweep
 from ftw.sweep.study import Study
 from ftw.sweep.worker import run_job, settled
 
@@ -136,6 +138,71 @@ def test_rows_are_kept_when_what_follows_fails(tmp_path: Path, battery: str, mon
         run_job(one, Told())
     assert len(read_rows(one.folder)) == 3 * 5
     assert read_document(one.folder)["error"]["type"] == "ModelError"
+
+
+LONG = "text,answer\nthe cat sat on the mat and then it slept for a very long time in the,sun\none two three,four\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        (NumericError("no finite distribution"), NumericError, "failed"),
+        (torch.OutOfMemoryError("full"), ModelError, "failed"),
+        (KeyboardInterrupt("called off"), KeyboardInterrupt, "partial"),
+    ],
+)
+def test_rows_of_finished_prompts_are_kept_when_a_pass_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, kind: type[BaseException], status: str
+) -> None:
+    file = tmp_path / "facts.csv"
+    file.write_text(LONG)
+    own, seen = Sweep._measure, []
+
+    def measure(*args: Any) -> Any:
+        seen.append(args)
+        if len(seen) == 2:
+            raise error
+        return own(*args)
+
+    monkeypatch.setattr(Sweep, "_measure", measure)
+    one, told = job(tmp_path / "run", str(file), lenses=("logit",), legacy="none"), Told()
+    with pytest.raises(kind):
+        run_job(one, told)
+    table, document = read_rows(one.folder), read_document(one.folder)
+    (item,) = table.items
+    assert len(table) == len(item.ids) * 5 > 200  # every position of the first pass's prompt
+    assert (document["status"], document["error"]["type"]) == (status, kind.__name__)
+    rows = {"sha256": rows_sha256(one.folder), "n": len(table), "prompts": 1, "of": 2}
+    assert document["rows"] == rows
+    assert told.notes == ["the rows of 1 finished prompts of 2 are kept"]
+    with pytest.raises(ConfigError, match=rf"the run in .* is {status}: {kind.__name__}: .*sweep again, with --resume"):
+        read_finished(one.folder)
+
+
+def test_a_disk_that_takes_no_rows_does_not_hide_what_ended_the_sweep(
+    tmp_path: Path, battery: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, *args: object) -> None:
+        raise StorageError(f"{folder}/rows.parquet: No space left on device")
+
+    monkeypatch.setattr(worker, "write_rows", full)
+    one = job(tmp_path / "run", battery, lenses=("logit",), legacy="none")
+    with pytest.raises(KeyboardInterrupt):
+        run_job(one, Told(stop="Reading layers"))
+    assert read_document(one.folder)["status"] == "partial"
+    other = job(tmp_path / "other", battery, lenses=("logit",), legacy="none")
+    with pytest.raises(StorageError):
+        run_job(other, Told())
+    # the folder changes its name when the run ends: files in it are told by their own
+    assert read_document(other.folder)["error"]["message"] == "rows.parquet: No space left on device"
+
+
+@pytest.mark.usefixtures("light")
+def test_a_finished_run_names_the_digest_of_its_rows(tmp_path: Path, battery: str) -> None:
+    one = job(tmp_path / "run", battery, lenses=("logit",), legacy="none")
+    run_job(one, Told())
+    rows = read_document(one.folder)["rows"]
+    assert (rows["sha256"], rows["prompts"], rows["of"]) == (rows_sha256(one.folder), 3, 3)
 
 
 @pytest.mark.usefixtures("light")

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
 from ftw.substrate.config import Settings
+from ftw.substrate.manifest import save_artifact
 from ftw.sweep.files.parquet import read_rows
 from ftw.sweep.files.rundir import open_run, read_document, write_document
 from ftw.sweep.job import Job
@@ -31,7 +33,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "battery": ("--battery", "germany"),
     "lens": ("--lens", "logit,raw"),
     "positions": ("--positions", "last"),
-    "device": ("--device", "cuda:3"),
+    "device": ("--device", "map"),
     "dtype": ("--dtype", "bfloat16"),
     "heldout": ("--heldout", "texts.jsonl"),
     "resume": ("--resume",),
@@ -40,6 +42,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "seed": ("--seed", "7"),
     "tuned": ("--tuned", "some-lens"),
     "prism": ("--prism", "other-lens"),
+    "lens_folder": ("--lens-folder", "tuned=some-lens"),
     "top": ("--top", "9"),
     "threshold": ("--threshold", "copy_p=0.9"),
     "keep_states": ("--keep-states",),
@@ -55,6 +58,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Everything happens in the test's own folder."""
     monkeypatch.setenv("FTW_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.jsonl").write_text('{"text": "a text"}\n')
+    for folder, name in (("some-lens", "tuned"), ("other-lens", "prism")):
+        save_artifact(tmp_path / folder, {"kind": f"{name}-lens"}, {"a": torch.zeros(1)})
     return tmp_path
 
 
@@ -104,13 +110,16 @@ def test_every_option_reaches_the_job(ftw: Ftw, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_job_has_the_values_that_were_given(ftw: Ftw, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = asked(ftw, monkeypatch, "tiny", *(word for words in GIVEN.values() for word in words))
-    assert (job.model.name, job.model.device, job.model.dtype) == ("tiny", "cuda:3", "bfloat16")
+    given = {name: words for name, words in GIVEN.items() if name not in ("lens", "lens_folder")}
+    more = ("--lens", "logit,raw,tuned,prism")
+    job = asked(ftw, monkeypatch, "tiny", *more, *(word for words in given.values() for word in words))
+    assert (job.model.name, job.model.device, job.model.dtype) == ("tiny", "map", "bfloat16")
     assert (job.battery, job.lenses, job.positions, job.precision, job.k) == (
-        "germany", ("logit", "raw"), "last", "fast", 9,
+        "germany", ("logit", "raw", "tuned", "prism"), "last", "fast", 9,
     )  # fmt: skip
     assert (job.legacy, job.seed, job.threads, job.resume, job.keep_states) == ("extended", 7, 2, True, True)
-    assert (str(job.tuned), str(job.prism), job.heldout) == ("some-lens", "other-lens", "texts.jsonl")
+    assert job.folders == {"tuned": Path("some-lens"), "prism": Path("other-lens")}
+    assert job.heldout == "texts.jsonl"
     assert job.thresholds.copy_p == 0.9
     assert job.cache_dir == Settings.from_env().cache_dir
 
@@ -150,12 +159,24 @@ def test_help_of_the_group_shows_the_options_of_run_and_the_other_verbs(ftw: Ftw
     [
         (["tiny", "tiny"], "name each once"),
         (["tiny", "--battery", "no-such"], "is no battery"),
-        (["tiny", "--positions", "some"], "positions: Input should be 'last' or 'all'"),
-        (["tiny", "--legacy-schema", "old"], "legacy: Input should be 'seed', 'extended' or 'none'"),
-        (["tiny", "--precision", "low"], "precision: Input should be 'exact' or 'fast'"),
-        (["tiny", "--dtype", "float99"], "dtype: Input should be"),
-        (["tiny", "--top", "1"], "k: Input should be greater than or equal to 2"),
+        (["tiny", "--positions", "some"], "--positions: Input should be 'last' or 'all'"),
+        (["tiny", "--legacy-schema", "old"], "--legacy-schema: Input should be 'seed', 'extended' or 'none'"),
+        (["tiny", "--precision", "low"], "--precision: Input should be 'exact' or 'fast'"),
+        (["tiny", "--dtype", "float99"], "--dtype: Input should be"),
+        (["tiny", "--top", "1"], "--top: Input should be greater than or equal to 2"),
+        (["tiny", "--threads", "0"], "--threads: Input should be greater"),
         (["tiny", "--lens", ","], "--lens names nothing"),
+        (["tiny", "--lens", "foo"], "there is no lens 'foo': use logit, next, own, raw, tuned, prism"),
+        (["tiny", "--lens", "raw,raw"], "name at least one, each once"),
+        (["tiny", "--lens", "logit", "--tuned", "some-lens"], "tuned is not among the lenses logit: add it"),
+        (["tiny", "--device", "gpu"], "device 'gpu' does not exist: use auto, cpu, cuda, cuda:N or map"),
+        (["tiny", "--device", "cuda:99"], "device 'cuda:99' does not exist"),
+        (["tiny", "--heldout", "./nofile.txt"], "there is no text at ./nofile.txt"),
+        (["tiny", "--tuned", "nowhere"], "there is no folder nowhere: give that of a tuned lens, or fit one"),
+        (["tiny", "--prism", "."], ". holds no prism lens: it has no manifest.json"),
+        (["tiny", "--lens-folder", "tuned"], "--lens-folder 'tuned' names no folder: give NAME=FOLDER"),
+        (["tiny", "--lens-folder", "foo=some-lens"], "there is no lens 'foo'"),
+        (["tiny", "--lens-folder", "tuned=a", "--tuned", "b"], "there are two folders for the lens tuned, b and a"),
         (["tiny", "--threshold", "copy_p"], "--threshold 'copy_p' sets nothing: give NAME=VALUE"),
         (["tiny", "--threshold", "copy_q=1"], "did you mean copy_p"),
         (["tiny", "--threshold", "copy_p=much"], "copy_p"),
@@ -166,6 +187,50 @@ def test_help_of_the_group_shows_the_options_of_run_and_the_other_verbs(ftw: Ftw
 def test_what_is_wrong_with_a_request_is_told_before_a_run_begins(ftw: Ftw, argv: list[str], message: str) -> None:
     assert message in ftw("sweep", *argv).failed(2)
     assert not Path("sweeps").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["tiny", "--prism", "some-lens"], "is of kind 'tuned-lens', not 'prism-lens'"),
+        (["tiny", "--tuned", "broken"], "is not what was saved"),
+        (["reference", "--tuned", "some-lens"], "this tuned lens was made for None, the model is"),
+    ],
+)
+def test_a_lens_that_cannot_be_the_models_is_told_before_a_run_begins(
+    ftw: Ftw, home: Path, argv: list[str], message: str
+) -> None:
+    shutil.copytree(home / "some-lens", home / "broken")
+    with (home / "broken" / "tensors.safetensors").open("ab") as file:
+        file.write(b"more")
+    assert message in ftw("sweep", *argv).failed(1)
+    assert not Path("sweeps").exists()
+
+
+def test_a_lens_of_one_of_many_models_leaves_the_others_alone(ftw: Ftw, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Fake(monkeypatch)
+    ftw("sweep", "tiny", "reference", "--tuned", "some-lens", "--battery", "germany")
+    assert [job.model.name for job in fake.jobs] == ["tiny", "reference"]
+
+
+def test_what_goes_wrong_before_the_first_row_leaves_the_last_good_run_in_its_place(
+    ftw: Ftw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = Path("sweeps") / "run-latest"
+    with open_run(Path("sweeps")) as run:
+        (run.folder / "rows.parquet").write_text("rows")
+    Fake(monkeypatch, tiny=Ended("", Path(), "failed", 1.0, "ModelError", "it broke", 1))
+    ran = ftw("sweep", "tiny")
+    assert "it broke (see sweeps/run-2" in ran.failed(1)
+    assert "lies in" not in ran.out  # the error names the folder: once is enough
+    assert (good / "rows.parquet").read_text() == "rows"
+
+
+def test_out_that_is_a_file_is_told_so(ftw: Ftw, home: Path) -> None:
+    (home / "file").write_text("")
+    assert "it is a file: give another folder for the runs with --out" in ftw("sweep", "tiny", "--out", "file").failed(
+        1
+    )
 
 
 def test_thresholds_that_are_lists_take_commas(ftw: Ftw, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +364,8 @@ def test_a_tuned_lens_is_fitted_judged_and_found_again(ftw: Ftw, home: Path) -> 
     ("argv", "message"),
     [
         (["fit-tuned", "tiny", "--kind", "some"], "--kind is 'some': use bias, rank, full or all"),
-        (["fit-tuned", "tiny", "--steps", "0"], "steps: Input should be greater than or equal to 1"),
+        (["fit-tuned", "tiny", "--dtype", "int8"], "--dtype: Input should be"),
+        (["fit-tuned", "tiny", "--steps", "0"], "--steps: Input should be greater than or equal to 1"),
         (["fit-tuned", "tiny", "--threads", "0"], "--threads is 0: it must be at least 1"),
         (["fit-tuned", "tiny", "--corpus", "./no-such-text"], "there is no text at ./no-such-text"),
         (["fit-prism", "tiny", "--target", "x"], "--target is 'x': use head or states"),

@@ -88,6 +88,12 @@ def _two_futures(net: nn.Module) -> Tensor:
 
 def _check_causal(net: nn.Module, logits: Tensor) -> None:
     early = logits[:, :-1].float()
+    bad = int((~torch.isfinite(early)).sum())
+    if bad:
+        raise Refused(
+            f"{name(net)} gives scores that are not finite ({bad} of {early.numel()} for plain tokens): its weights "
+            "are damaged, or its dtype is too narrow. Download it again, or use --dtype float32"
+        )
     gap = float((early[0] - early[1]).abs().max())
     bound = 100 * tolerance(logits)
     if not gap <= bound:

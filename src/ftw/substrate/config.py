@@ -27,15 +27,24 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def read(cls: type[Read], values: Mapping[str, Any], *, source: str, prefix: str = "") -> Read:
+    def read(
+        cls: type[Read],
+        values: Mapping[str, Any],
+        *,
+        source: str,
+        prefix: str = "",
+        options: Mapping[str, str] | None = None,
+    ) -> Read:
         """An instance from plain values. Raises ConfigError that names `source`, the key, and what would be good.
 
-        With a prefix the values were variables: keys are named as these are, FTW_MODEL for `model`.
+        With a prefix the values were variables: keys are named as these are, FTW_MODEL for `model`. `options` names
+        keys as a person gave them, `{"k": "--top"}`.
         """
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(f"{source}: {'; '.join(_complaints(error, cls.model_fields, prefix))}") from error
+            told = _complaints(error, cls.model_fields, prefix, options or {})
+            raise ConfigError(f"{source}: {'; '.join(told)}") from error
 
 
 class ModelSpec(Strict):
@@ -157,12 +166,12 @@ def _variables(env: Mapping[str, str], prefix: str, fields: Iterable[str]) -> di
     return {known[key]: value for key, value in given.items() if value != ""}
 
 
-def _complaints(error: ValidationError, known: Iterable[str], prefix: str) -> list[str]:
+def _complaints(error: ValidationError, known: Iterable[str], prefix: str, options: Mapping[str, str]) -> list[str]:
     """One phrase per problem: the key, what is wrong with it, the value that was given."""
     phrases = []
     for problem in error.errors():
         key = ".".join(map(str, problem["loc"]))
-        key = prefix + key.upper() if prefix else key
+        key = prefix + key.upper() if prefix else options.get(str(problem["loc"][0]), key) if problem["loc"] else key
         if problem["type"] == "extra_forbidden":
             phrases.append(f"{key} is not a known key{_nearest(key, known)}")
         else:

@@ -50,13 +50,13 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"device {name!r} does not exist: use auto, cpu, cuda or cuda:N") from error
+        raise ConfigError(f"device {name!r} does not exist: use auto, cpu, cuda, cuda:N or map") from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise ConfigError(f"device {name!r} does not exist: this machine has {count} CUDA devices")
     elif device.type not in ("cpu", "mps"):
-        raise ConfigError(f"device {name!r} does not hold weights: use auto, cpu, cuda or cuda:N")
+        raise ConfigError(f"device {name!r} does not hold weights: use auto, cpu, cuda, cuda:N or map")
     return device
 
 

@@ -19,10 +19,12 @@ from torch import Tensor
 from ftw.substrate.canonical import canonical_json, sha256_hex
 from ftw.substrate.errors import PackError, StorageError
 
-__all__ = ["canonical_json", "load_artifact", "save_artifact", "sha256_hex", "write_atomically"]
+__all__ = ["canonical_json", "load_artifact", "read_manifest", "save_artifact", "sha256_hex", "write_atomically"]
 
 MANIFEST = "manifest.json"
 TENSORS = "tensors.safetensors"
+AGAIN = "copy it again from where it came, or make it anew"
+"""What helps where a file is not what was saved."""
 
 
 def save_artifact(folder: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -55,23 +57,35 @@ def load_artifact(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Raises StorageError where a file cannot be read, PackError where it is not what was saved.
     """
+    manifest = read_manifest(folder)
+    try:
+        return manifest, load_file(folder / TENSORS)
+    except SafetensorError as error:
+        raise PackError(f"{folder / TENSORS} is not a safetensors file ({error}): {AGAIN}") from error
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an artefact folder whose tensors are those that were saved; no tensor is loaded.
+
+    Raises as `load_artifact`.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except OSError as error:
         raise StorageError(_storage(folder / MANIFEST, error)) from error
     except ValueError as error:
-        raise PackError(f"{folder / MANIFEST} is not valid JSON: {error}") from error
+        raise PackError(f"{folder / MANIFEST} is not valid JSON ({error}): {AGAIN}") from error
     if not isinstance(manifest, dict) or "tensors_sha256" not in manifest:
-        raise PackError(f"{folder / MANIFEST} is not an artefact's manifest: it has no tensors_sha256")
+        raise PackError(
+            f"{folder / MANIFEST} is not an artefact's manifest: it has no tensors_sha256. Give another folder"
+        )
     found = sha256_hex(folder / TENSORS)
     if found != manifest["tensors_sha256"]:
         raise PackError(
-            f"{folder / TENSORS} is not what was saved: sha256 {found[:8]}, manifest {manifest['tensors_sha256'][:8]}"
+            f"{folder / TENSORS} is not what was saved (sha256 {found[:8]}, the manifest says "
+            f"{str(manifest['tensors_sha256'])[:8]}): {AGAIN}"
         )
-    try:
-        return manifest, load_file(folder / TENSORS)
-    except SafetensorError as error:
-        raise PackError(f"{folder / TENSORS} is not a safetensors file: {error}") from error
+    return manifest
 
 
 def write_atomically(file: Path, data: bytes, *, mode: int = 0o644) -> None:

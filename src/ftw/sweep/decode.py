@@ -273,7 +273,7 @@ def _logits(head: Head, h: Tensor, product: Tensor, asked: _Asked, rows: slice) 
     if head.precision == "exact":
         return _Logits(z, None, None, None)
     count = min(max(CANDIDATES, 4 * asked.k), head.vocab_size - 1)
-    rough, ids = metrics.best(z, count + 1)
+    rough, ids = metrics.candidates(z, count + 1)
     next_best, ids = rough[..., -1], ids[..., :-1]
     error = head.error(h, torch.maximum(rough[..., 0].abs(), z.amin(-1).abs()))
     wanted = asked.ids[rows].expand(*ids.shape[:-1], -1)
@@ -288,19 +288,19 @@ def _tile(
     h: Tensor, logits: _Logits, end: Tensor, final: _Final | None, asked: _Asked, rows: slice | Tensor
 ) -> dict[str, Tensor]:
     z = logits.z
+    if logits.best is None:
+        values, ids = metrics.best(z, asked.k)
+    else:
+        values, ids = metrics.in_order(z.gather(-1, logits.best), logits.best)
     if asked.wanted:
         p = metrics.softmax(z)
         norm, mass = metrics.logsumexp(p), partial(metrics.mass, p)
         measured = _values(z, p, final, asked)
     else:
-        shares, norm = metrics.probabilities(z)
+        shares, norm = metrics.probabilities(z, ids[..., 0])
         mass, measured = partial(metrics.share, shares), {}
-    if logits.best is None or logits.error is None:
-        values, ids = metrics.best(z, asked.k)
-        bound = torch.zeros_like(norm)
-    else:
-        values, ids = metrics.in_order(z.gather(-1, logits.best), logits.best)
-        bound = _bound(mass(logits.best), logits.error)
+    exact = None if logits.best is None else mass(logits.best)
+    bound = torch.zeros_like(norm) if exact is None or logits.error is None else _bound(exact, logits.error)
     wanted = asked.ids[rows].expand(*z.shape[:-1], -1)
     has = wanted >= 0
     own = z.gather(-1, wanted.clamp_min(0))

@@ -32,10 +32,8 @@ class Job(Strict):
     """Where this model's files go."""
     lenses: tuple[str, ...] | None = None
     """By name; None: the logit lens, the norm views that the model has, and fitted lenses that were accepted."""
-    tuned: Path | None = None
-    """A tuned lens's folder. None: looked for, see `ftw.sweep.shelf`."""
-    prism: Path | None = None
-    """A prism lens's folder, likewise."""
+    folders: dict[str, Path] = Field(default_factory=dict)
+    """Folders of fitted lenses, by the lens's name. What is not here is looked for, see `ftw.sweep.shelf`."""
     positions: Literal["last", "all"] = "all"
     """`all` reads every position of every prompt, `last` the last one of each."""
     precision: Precision = "exact"

@@ -79,33 +79,61 @@ def run_all(
 ) -> Iterator[Ended]:
     """Each job in a process of its own, in order. Whatever ends one, the next one runs.
 
-    An interrupt ends the running job, whose end is still given, and is then raised again. Raises StorageError where a
-    job cannot even be written down.
+    An interrupt ends the running job, whose end is still given, and is then raised again. A job that cannot even be
+    written down or started has failed by that.
     """
     for index, job in enumerate(jobs):
         listener.began(job, index, len(jobs))
         began = clock()
-        job.folder.mkdir(parents=True, exist_ok=True)
-        file = job.folder / FILE
-        job.save(file)
-        code, interrupt = _watched([*worker, str(file)], job.folder / LOG, listener, grace_s)
-        yield _verdict(job, code, clock() - began)
+        interrupt = None
+        try:
+            process = _started(job, worker)
+        except StorageError as error:
+            yield _never_ran(job, error, clock() - began)
+        else:
+            code, interrupt = _watched(process, job.folder / LOG, listener, grace_s)
+            yield _verdict(job, code, clock() - began)
         if interrupt is not None:
             raise interrupt
 
 
-def _watched(command: Sequence[str], log: Path, story: Story, grace_s: float) -> tuple[int, KeyboardInterrupt | None]:
+def _started(job: Job, worker: Sequence[str]) -> subprocess.Popen[bytes]:
+    """The worker of a job, which is written down for it. Raises StorageError."""
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        file = job.folder / FILE
+        job.save(file)
+        with (job.folder / LOG).open("wb") as errors:
+            # a session of its own: Ctrl-C in the terminal reaches us alone, and we pass it on
+            return subprocess.Popen(
+                [*worker, str(file)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+                env=environment(CUBLAS_WORKSPACE_CONFIG=CUBLAS),
+            )
+    except OSError as error:
+        what = error.filename or job.folder
+        raise StorageError(
+            f"{what}: {error.strerror or error}; the sweep of {job.model.name} cannot begin: free some space, or give "
+            "another folder with --out"
+        ) from error
+
+
+def _never_ran(job: Job, error: StorageError, seconds: float) -> Ended:
+    """The end of a job whose worker could not be started, told in its folder where there is one."""
+    told = {"type": type(error).__name__, "message": str(error)}
+    head = {"schema": SCHEMA, "command": job.command, "model": {"name": job.model.name}}
+    with suppress(StorageError):
+        write_document(job.folder, {**head, "status": "failed", "error": told, "seconds": round(seconds, 3)})
+    return Ended(job.model.name, job.folder, "failed", seconds, told["type"], told["message"], error.exit_code)
+
+
+def _watched(
+    process: subprocess.Popen[bytes], log: Path, story: Story, grace_s: float
+) -> tuple[int, KeyboardInterrupt | None]:
     """The exit code of a worker, and the interrupt that ended it if one did."""
-    with log.open("wb") as errors:
-        # a session of its own: Ctrl-C in the terminal reaches us alone, and we pass it on
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,
-            env=environment(CUBLAS_WORKSPACE_CONFIG=CUBLAS),
-        )
     try:
         with process:
             try:

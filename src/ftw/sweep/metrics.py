@@ -43,13 +43,15 @@ def logsumexp(p: Softmax) -> Float[Tensor, "*row"]:
     return p.peak + p.total.log()
 
 
-def probabilities(z: Float[Tensor, "*row vocab"]) -> tuple[Float[Tensor, "*row vocab"], Float[Tensor, "*row"]]:
+def probabilities(
+    z: Float[Tensor, "*row vocab"], best: Int[Tensor, "*row"]
+) -> tuple[Float[Tensor, "*row vocab"], Float[Tensor, "*row"]]:
     """The softmax of `z` and its log-sum-exp, where nothing else is asked: one fused pass, half as long as `softmax`.
 
-    The log-sum-exp is that of the kernel's exponentials, good to 2e-6 nats.
+    `best` is the most likely token: its logit less the log of its probability is the log-sum-exp, good to 2e-6 nats.
     """
-    p = torch.softmax(z, -1)
-    return p, z.amax(-1) - p.amax(-1).log()
+    p, at = torch.softmax(z, -1), best[..., None]
+    return p, (z.gather(-1, at) - p.gather(-1, at).log())[..., 0]
 
 
 def entropy_bits(p: Softmax) -> Float[Tensor, "*row"]:
@@ -115,12 +117,17 @@ def best(z: Float[Tensor, "*row vocab"], k: int) -> tuple[Float[Tensor, "*row k"
     return values[..., :k], ids[..., :k]
 
 
+def candidates(z: Float[Tensor, "*row vocab"], k: int) -> tuple[Float[Tensor, "*row k"], Int[Tensor, "*row k"]]:
+    """k largest logits, best first, and their token ids, as `best`; which of equal ones is among them is left open."""
+    return _top_by_blocks(z, k) if z.shape[-1] >= 4 * k * BLOCK else tuple(z.topk(k, -1))  # type: ignore[return-value]
+
+
 def _top_by_blocks(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest in any order: they lie in the k blocks with the largest maxima, or in the ragged end."""
     vocab = z.shape[-1]
     whole = vocab - vocab % BLOCK
     blocks = z[..., :whole].reshape(*z.shape[:-1], -1, BLOCK)
-    chosen = blocks.amax(-1).topk(k, -1).indices
+    chosen = blocks.amax(-1).topk(k, -1, sorted=False).indices
     inside = blocks.gather(-2, chosen[..., None].expand(*chosen.shape, BLOCK)).flatten(-2)
     ids = (chosen[..., None] * BLOCK + torch.arange(BLOCK, device=z.device)).flatten(-2)
     if whole < vocab:

@@ -12,6 +12,7 @@ from ftw.substrate.errors import NumericError
 Why = Literal[
     "never",
     "no_answer",
+    "blank_first",
     "no_control",
     "no_lens",
     "no_view",
@@ -28,7 +29,8 @@ Why = Literal[
 ]
 """Why a number is missing:
 
-`never`: looked for at every layer, and not there. `no_answer`, `no_control`: the prompt has none. `no_lens`, `no_view`:
+`never`: looked for at every layer, and not there. `no_answer`, `no_control`: the prompt has none.
+`blank_first`: the answer's first token is only a blank, whose rank says nothing of the answer. `no_lens`, `no_view`:
 the lens was not part of the run, or the model has no such norm. `no_variant`: the fact was not asked in that variant.
 `no_positions`: only last positions were read. `no_copy`, `no_onset`: it is counted from a milestone that there is not.
 `no_text`: needs held-out text that was not given. `not_told_apart`: answer and control begin with the same token.

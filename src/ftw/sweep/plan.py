@@ -4,7 +4,7 @@ The rule of the file: a prompt is run once, however many rows of the table it fi
 its prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -37,6 +37,8 @@ class Plan:
         """Log-probability of a whole answer so far, by whose it is and item: one number per view."""
         self.pool_size = max(1, *(len(item.pool) for item in items))
         """Width of the columns that hold something for each id of a pool."""
+        self._left = [0] * len(items)
+        """How many readings each item still waits for."""
         first: dict[tuple[int, ...], int] = {}
 
         def cell(ids: tuple[int, ...], pos: int) -> Cell:
@@ -54,6 +56,7 @@ class Plan:
             for role, whole in roles:
                 for step, token in enumerate(whole[1:], start=1):
                     cell((*item.ids, *whole[:-1]), end + step).forced.append((index, role, token))
+        self._count(self.cells.values(), 1)
 
     @property
     def positions(self) -> list[Sequence[int]]:
@@ -66,6 +69,20 @@ class Plan:
     def of(self, run: Pass) -> list[Cell]:
         """The cells of a pass, row by row."""
         return [self.cells[at] for at in run.cells]
+
+    @property
+    def finished(self) -> list[int]:
+        """The items of which everything was read."""
+        return [item for item, left in enumerate(self._left) if not left]
+
+    def finish(self, cells: Iterable[Cell]) -> None:
+        """Count these cells as read."""
+        self._count(cells, -1)
+
+    def _count(self, cells: Iterable[Cell], by: int) -> None:
+        for cell in cells:
+            for item in [*(item for item, _ in cell.base), *(item for item, _, _ in cell.forced)]:
+                self._left[item] += by
 
     def is_end(self, item: int, pos: int) -> bool:
         """Whether a position is an item's last."""

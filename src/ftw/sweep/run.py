@@ -6,6 +6,7 @@ The rule of the file: the identity gate comes first. A model whose last row woul
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
+from traceback import clear_frames
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from ftw.sweep.decode import METRICS, Decoded, Targets, View, decode
 from ftw.sweep.files.cache import PassCache
 from ftw.sweep.files.states import StateFolder
 from ftw.sweep.head import Head, Precision
+from ftw.sweep.identity import attention, code_sha256, config_sha256
 from ftw.sweep.items import Asked, items_of
 from ftw.sweep.lenses import VocabLens
 from ftw.sweep.lenses.logit import LogitLens
@@ -80,6 +82,9 @@ class Sweep:
         """Everything besides the prompts that decides a number, as JSON values: what a cache is scoped to."""
         return {
             "fingerprint": self.model.fingerprint,
+            "config": config_sha256(self.model),
+            "attention": attention(self.model),
+            "code": code_sha256(),
             "dtype": str(self.model.dtype),
             "device": self.model.device.type,
             "lenses": [[lens.name, lens.digest] for lens in self.lenses],
@@ -100,34 +105,51 @@ class Sweep:
         progress: Callable[[int, int], None] | None = None,
         cache: PassCache | None = None,
         keep: StateFolder | None = None,
+        rescue: Callable[[SweepTable], None] | None = None,
     ) -> SweepTable:
         """The table. `progress` is told how many of how many positions are done after each pass.
 
-        Passes that `cache` holds are not run again, and those that run are put into it. `keep` is given the residual
-        stream of every prompt at its last position. Raises ConfigError and PromptTooLong as `forward.passes` and the
+        Passes that `cache` holds are not measured again, and those that are, are put into it. `keep` is given the
+        residual stream of every prompt at the positions that are read: for that, passes of the cache run once more.
+        Where an error or Ctrl-C ends the sweep, `rescue` is first given the table of the prompts that were finished,
+        if there are any. Raises ConfigError and PromptTooLong as `forward.passes` and the
         battery's alignment do, NumericError where the model's own distribution (not just a lens's) is not finite, and
         StorageError where cache or folder cannot be written.
         """
-        items = items_of(self.model, asked)
-        plan = Plan(items, positions)
+        plan = Plan(items_of(self.model, asked), positions)
         parts: list[Columns] = []
         done = 0
-        for run in forward.passes(self.model, plan.sequences, positions=plan.positions, budget=budget):
-            cells = plan.of(run)
-            key = plan.key(run) if cache is not None else None
-            found = None if cache is None or keep is not None else cache.get(key)
-            if found is None:
-                states = run.read().states
-                found = self._measure(plan, states, cells)
-                if keep is not None:
-                    _keep(keep, plan, states, cells)
-                if cache is not None:
-                    cache.put(key, found)
-            parts += _placed(plan, found, cells)
-            done += len(cells)
-            if progress is not None:
-                progress(done, len(plan.cells))
-        return self._table(plan, parts)
+        try:
+            for run in forward.passes(self.model, plan.sequences, positions=plan.positions, budget=budget):
+                cells = plan.of(run)
+                parts += _placed(plan, self._read(plan, run, cells, cache, keep), cells)
+                plan.finish(cells)
+                done += len(cells)
+                if progress is not None:
+                    progress(done, len(plan.cells))
+        except BaseException as error:
+            if rescue is not None and (finished := plan.finished):
+                clear_frames(error.__traceback__)  # the states of the pass that broke: it may be memory that is short
+                rescue(self._table(plan, parts, finished))
+            raise
+        return self._table(plan, parts, range(len(plan.items)))
+
+    def _read(
+        self, plan: Plan, run: forward.Pass, cells: Sequence[Cell], cache: PassCache | None, keep: StateFolder | None
+    ) -> Columns:
+        """What a pass gives, out of the cache where it holds it. States that are to be kept are read in any case."""
+        key = plan.key(run) if cache is not None else None
+        found = None if cache is None else cache.get(key)
+        if found is not None and keep is None:
+            return found
+        states = run.read().states
+        if keep is not None:
+            _keep(keep, plan, states, cells)
+        if found is None:
+            found = self._measure(plan, states, cells)
+            if cache is not None:
+                cache.put(key, found)
+        return found
 
     def _measure(self, plan: Plan, states: Tensor, cells: Sequence[Cell]) -> Columns:
         """What a pass gives: `all/…` columns at every position, `end/…` of the lenses at the end, and `forced` tokens.
@@ -230,22 +252,28 @@ class Sweep:
                 "load it in float32 (or bfloat16 instead of float16), or leave the prompt out"
             )
 
-    def _table(self, plan: Plan, parts: list[Columns]) -> SweepTable:
+    def _table(self, plan: Plan, parts: list[Columns], chosen: Sequence[int]) -> SweepTable:
+        """The table of the chosen items, which are counted anew from 0. All their rows are in `parts`."""
+        items = tuple(plan.items[item] for item in chosen)
+        place = np.full(len(plan.items), -1, np.int32)
+        place[list(chosen)] = np.arange(len(chosen), dtype=np.int32)
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        columns["prompt"] = place[columns["prompt"]]
         order = np.lexsort((columns["layer"], columns["lens"], columns["pos"], columns["prompt"]))
+        order = order[columns["prompt"][order] >= 0]
         columns = {name: column[order] for name, column in columns.items()}
-        ends_at = np.array([len(item.ids) - 1 for item in plan.items])
+        ends_at = np.array([len(item.ids) - 1 for item in items])
         is_end = columns["pos"] == ends_at[columns["prompt"]]
         for role in ROLES:
             whole = np.full(len(is_end), np.nan, np.float32)
-            whole[is_end] = np.concatenate([plan.whole[role, item] for item in range(len(plan.items))])
+            whole[is_end] = np.concatenate([plan.whole[role, item] for item in chosen])
             columns[f"{role}_whole_logprob"] = whole
         names = [lens.name for lens in self.all_lenses]
         columns["lens"] = np.array(names)[columns["lens"]]
         return SweepTable(
             columns={name: columns[name] for name in COLUMNS if name in columns},
-            items=plan.items,
-            pieces={token: self._piece(token) for token in sorted(_used(columns, plan.items))},
+            items=items,
+            pieces={token: self._piece(token) for token in sorted(_used(columns, items))},
             model=self.model.name,
             n_layers=self.model.n_layers,
             vocab_size=self.model.vocab_size,

@@ -1,7 +1,8 @@
 """Statistics of a battery: onset depths with intervals, curves with bands, chance levels, and the permutation control.
 
 Everything is over facts: a fact asked in several wordings counts once, as the middle of them. A fact without an onset
-counts as the latest in medians; means are over those that have one, and say how many that is.
+counts as the latest in medians; means are over those that have one, and say how many that is. A prompt whose answer's
+first token is only a blank is left out of whatever is read off that token.
 
 The rule of the file: a figure without its interval, or its level of chance, is not given.
 """
@@ -14,11 +15,11 @@ import numpy as np
 
 from ftw.sweep.battery.prompt import ORIGINAL, Prompt
 from ftw.sweep.milestones.bootstrap import Bootstrap, sign_test
-from ftw.sweep.milestones.grid import Grid, grids
+from ftw.sweep.milestones.grid import LOGIT, Grid, first_token, grids
 from ftw.sweep.milestones.permutation import Permuted, permuted
-from ftw.sweep.milestones.reading import LOGIT, Found
+from ftw.sweep.milestones.reading import Found
 from ftw.sweep.milestones.semantics import control_margins
-from ftw.sweep.milestones.summary import fact_key, middle, originals
+from ftw.sweep.milestones.summary import fact_key, middle, originals, told
 from ftw.sweep.milestones.thresholds import Thresholds
 from ftw.sweep.outcome import Outcome
 from ftw.sweep.table import SweepTable
@@ -103,7 +104,7 @@ def of(table: SweepTable, found: Found, thresholds: Thresholds | None = None, *,
         resamples=boot.resamples,
         permutations=thresholds.permutations,
         onsets=tuple(_onsets(found, every, groups, thresholds, boot)),
-        shifts=tuple(_shifts(table, found, every, groups, boot)),
+        shifts=tuple(_shifts(table, found, every, groups, thresholds, boot)),
         curves=tuple(_curves(every, groups, ranks, boot)),
         chance=chance(table, ranks),
         control_signs=tuple(_signs(every, groups)),
@@ -125,7 +126,7 @@ def chance(table: SweepTable, ranks: Sequence[int]) -> dict[str, Any]:
     with m other answers of their relation.
     """
     v, n = table.vocab_size, table.n_layers
-    pools = [1 / (len(item.pool) + 1) for item in table.items if item.pool]
+    pools = [1 / (len(item.pool) + 1) for item in table.items if item.pool and not first_token(table, item.answer)]
     return {
         "vocab_size": v,
         "rank_le": {str(rank): min(1.0, rank / v) for rank in ranks},
@@ -190,7 +191,7 @@ def _onsets(
                 if group.by != "all" and milestone not in IN_PARTS:
                     continue
                 each = {
-                    fact: [outcomes[index][milestone] for index in prompts if index in known]
+                    fact: told([outcomes[index][milestone] for index in prompts if index in known])
                     for fact, prompts in group.facts.items()
                 }
                 several = [outcome for per_fact in each.values() for outcome in per_fact]
@@ -210,7 +211,12 @@ def _onsets(
 
 
 def _shifts(
-    table: SweepTable, found: Found, every: Mapping[str, Grid], groups: Sequence[_Group], boot: Bootstrap
+    table: SweepTable,
+    found: Found,
+    every: Mapping[str, Grid],
+    groups: Sequence[_Group],
+    thresholds: Thresholds,
+    boot: Bootstrap,
 ) -> Iterator[dict[str, Any]]:
     """Paired differences of onset, in layers, over facts that have both.
 
@@ -221,7 +227,7 @@ def _shifts(
     if original is None:
         return
     bases = originals(table)
-    for milestone in IN_PARTS:
+    for milestone in (name for name in _names(thresholds) if name in IN_PARTS):
         for lens in (name for name in every if name != LOGIT and LOGIT in every):
             pairs = {
                 fact: [((index, lens), (index, LOGIT)) for index in prompts] for fact, prompts in original.facts.items()
@@ -249,11 +255,11 @@ def _paired(
     """Mean and median difference over facts, each fact the mean of its pairs; facts without a pair are missing."""
     gaps = []
     for several in pairs.values():
-        both = [
-            _depth(found[here][milestone]) - _depth(found[there][milestone])
-            for here, there in several
-            if here in found and there in found and np.isfinite(_depth(found[here][milestone]))
-        ]
+        onsets = [[found[one][milestone] for one in pair] for pair in several if all(one in found for one in pair)]
+        whole = [pair for pair in onsets if len(told(pair)) == len(pair)]
+        if onsets and not whole:
+            continue
+        both = [_depth(here) - _depth(there) for here, there in whole if here.value is not None]
         known = [gap for gap in both if np.isfinite(gap)]
         gaps.append(float(np.mean(known)) if known else np.nan)
     values = np.array(gaps)
@@ -271,13 +277,15 @@ def _curves(
 ) -> Iterator[dict[str, Any]]:
     """Share of facts whose answer's rank is at most r, layer by layer, with a band; by lens, group and rank."""
     for lens, grid in every.items():
-        places = {prompt: at for at, prompt in enumerate(grid.prompts)}
-        answer = grid["answer_rank"]
+        places, answer = _places(grid), grid["answer_rank"]
         for group in (one for one in groups if one.by != "template"):
             rows = [[places[index] for index in prompts if index in places] for prompts in group.facts.values()]
             for rank in ranks if group.by == "all" else [1]:
                 among = ((answer >= 1) & (answer <= rank)).astype(float)
-                curves = np.stack([among[one].mean(axis=0) for one in rows if one])
+                each = [among[one].mean(axis=0) for one in rows if one]
+                if not each:
+                    continue
+                curves = np.stack(each)
                 yield {
                     "lens": lens,
                     "by": group.by,
@@ -300,7 +308,7 @@ def _signs(every: Mapping[str, Grid], groups: Sequence[_Group]) -> Iterator[dict
     facts = [prompts[0] for group in groups if group.by == "all" for prompts in group.facts.values()]
     for lens, grid in every.items():
         margin = grid.shaped(control_margins(grid.rows))
-        places = {prompt: at for at, prompt in enumerate(grid.prompts)}
+        places = _places(grid)
         for layer in (0, -1):
             known = margin[[places[index] for index in facts if index in places], layer]
             known = known[np.isfinite(known) & (known != 0)]
@@ -313,6 +321,14 @@ def _signs(every: Mapping[str, Grid], groups: Sequence[_Group]) -> Iterator[dict
                 "chance": 0.5,
                 "p_value": sign_test(positive, len(known)).document(),
             }
+
+
+def _places(grid: Grid) -> dict[int, int]:
+    """Where each prompt stands in a grid; prompts whose answer's first token says nothing are left out."""
+    items = grid.rows.items
+    return {
+        prompt: at for at, prompt in enumerate(grid.prompts) if first_token(grid.rows, items[prompt].answer) is None
+    }
 
 
 def _depth(onset: Outcome) -> float:

@@ -27,9 +27,9 @@ from ftw.substrate.errors import ConfigError, FtwError, ModelError, StorageError
 from ftw.substrate.model import Model, display_name, load
 from ftw.sweep.audits.provenance import capture
 from ftw.sweep.battery import Battery
-from ftw.sweep.cost import place
+from ftw.sweep.cost import HELD_OUT, held, place
 from ftw.sweep.files.cache import PassCache
-from ftw.sweep.files.parquet import write_rows
+from ftw.sweep.files.parquet import rows_sha256, write_rows
 from ftw.sweep.files.rundir import SCHEMA, write_document
 from ftw.sweep.files.states import StateFolder
 from ftw.sweep.fitting.corpus import OWN, open_corpus
@@ -40,13 +40,14 @@ from ftw.sweep.many import Story
 from ftw.sweep.run import Sweep
 from ftw.sweep.shelf import Shelf, homes, open_lenses
 from ftw.sweep.study import Study, study
+from ftw.sweep.table import SweepTable
 
 PASSES = "sweep-passes"
 """The folder of finished passes, in the cache."""
 LEGACY = "legacy"
 """The folder of the legacy files, in the run's."""
-TEXTS, HELD_OUT, LENGTH = 128, 512, 128
-"""Texts that are read for held-out states (a tenth of them is), states that are taken, tokens of a window."""
+TEXTS, LENGTH = 128, 128
+"""Texts that are read for held-out states (a tenth of them is), tokens of a window."""
 KEPT = 2 << 30
 """Bytes of finished passes that are kept after a run; the longest unused go first."""
 
@@ -77,13 +78,15 @@ def main(argv: Sequence[str]) -> int:
     """Runs the job in a file. Gives the exit code: 0 done, 1 or 2 failed (see `run.json`), 130 called off."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs are started deaf to the first
         signal.signal(number, _call_off)
+    job = None
     try:
         with _own_stdout() as out:
-            run_job(Job.load(Path(argv[0])), Lines(out))
+            job = Job.load(Path(argv[0]))
+            run_job(job, Lines(out))
     except KeyboardInterrupt:
         return 130
     except FtwError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{error if job is None else _here(job, error)}\n")
         return error.exit_code
     return 0
 
@@ -106,30 +109,39 @@ def run_job(
     }
 
     def tell(status: str, document: dict[str, Any], error: BaseException | None = None) -> None:
-        told = None if error is None else {"type": type(error).__name__, "message": str(error) or type(error).__name__}
+        told = None if error is None else {"type": type(error).__name__, "message": _here(job, error)}
         seconds = round(ticks() - began, 3)
         write_document(job.folder, {**document, **head, "status": status, "error": told, "seconds": seconds})
 
     model = {"model": {"name": display_name(job.model.name)}}
+    kept: dict[str, Any] = {}
     tell("running", model)
     try:
-        document = _swept(job, started, story)
+        document = _swept(job, started, story, kept)
     except BaseException as error:
         status = "partial" if isinstance(error, KeyboardInterrupt) else "failed"
         with suppress(StorageError):  # the first error is the one to tell; whoever waits for us tells it then
-            tell(status, model, error)
+            tell(status, {**model, **kept}, error)
             if job.legacy != "none":
                 failed(job.folder / LEGACY, model["model"]["name"], error, status=status)
         raise
-    tell("ok", document)
+    tell("ok", {**document, **kept})
 
 
-def _swept(job: Job, began: datetime, story: Story) -> dict[str, Any]:
-    """The work of a job; gives the run's document. Raises ModelError where memory runs out."""
+def _here(job: Job, error: BaseException) -> str:
+    """An error in words, files in the run's folder by their names in it: the folder itself changes its name."""
+    return str(error).replace(f"{job.folder}{os.sep}", "") or type(error).__name__
+
+
+def _swept(job: Job, began: datetime, story: Story, kept: dict[str, Any]) -> dict[str, Any]:
+    """The work of a job; gives the run's document. What lies on the disk stands in `kept`, also where an error ends it.
+
+    Raises ModelError where memory runs out.
+    """
     battery = Battery.read(job.battery)
     try:
         with settled(job):
-            found, everywhere, notes = _studied(job, battery, story)
+            found, everywhere, notes = _studied(job, battery, story, kept)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise ModelError(
             f"memory ran out while {job.model.name} was swept: use --dtype bfloat16, --device map, or a smaller model; "
@@ -141,7 +153,9 @@ def _swept(job: Job, began: datetime, story: Story) -> dict[str, Any]:
     return {**found.document(), "notes": list(notes)}
 
 
-def _studied(job: Job, battery: Battery, story: Story) -> tuple[Study, Everywhere | None, tuple[str, ...]]:
+def _studied(
+    job: Job, battery: Battery, story: Story, kept: dict[str, Any]
+) -> tuple[Study, Everywhere | None, tuple[str, ...]]:
     """The table, written, and what is concluded from it; rows that only the legacy files show; notes on the lenses."""
     sweep, shelf = _opened(job, story)
     for note in shelf.notes:
@@ -156,15 +170,27 @@ def _studied(job: Job, battery: Battery, story: Story) -> tuple[Study, Everywher
     def progress(done: int, total: int) -> None:
         story.step("Reading layers", done, total)
 
-    table = sweep.run(battery, positions=job.positions, progress=progress, cache=cache, keep=keep)
+    named = {"name": battery.name, "version": battery.version, "digest": battery.digest}
+    made = capture(sweep.model, sweep.all_lenses, seed=job.seed, battery=named)
+
+    def write(table: SweepTable) -> None:
+        write_rows(job.folder, table, made)
+        prompts = {"prompts": len(table.items), "of": len(battery.prompts())}
+        kept["rows"] = {"sha256": rows_sha256(job.folder), "n": len(table), **prompts}
+
+    def rescue(table: SweepTable) -> None:
+        with suppress(StorageError, MemoryError):  # what ended the sweep is the error to tell
+            write(table)
+            story.note(f"the rows of {len(table.items)} finished prompts of {kept['rows']['of']} are kept")
+
+    table = sweep.run(battery, positions=job.positions, progress=progress, cache=cache, keep=keep, rescue=rescue)
     if cache is not None:
         for note in (*cache.notes, *([f"{cache.hits} finished passes were taken up"] if cache.hits else [])):
             story.note(note)
         with suppress(StorageError):
             cache.prune(KEPT)
     story.step("Writing rows", 0, 0)
-    named = {"name": battery.name, "version": battery.version, "digest": battery.digest}
-    write_rows(job.folder, table, capture(sweep.model, sweep.all_lenses, seed=job.seed, battery=named))
+    write(table)
     story.step("Studying", 0, 0)
     found = study(sweep, table, battery=battery, thresholds=job.thresholds, seed=job.seed, heldout=heldout)
     return found, read_everywhere(sweep, found) if job.legacy != "none" else None, shelf.notes
@@ -190,14 +216,14 @@ def _heldout(job: Job, model: Model, story: Story) -> Tensor | None:
 def _opened(job: Job, story: Story) -> tuple[Sweep, Shelf]:
     """The model where it fits, judged by the gate, and the lenses that it is read through."""
     story.step(f"Loading {display_name(job.model.name)}", 0, 0)
-    placed = place(job.model, precision=job.precision)
+    placed = place(job.model, precision=job.precision, beside=held(job))
     if placed.note:
         story.note(placed.note)
     settings = Settings.from_env()
     if job.cache_dir is not None:
         settings = settings.model_copy(update={"cache_dir": job.cache_dir})
     model = load(placed.spec, settings=settings)
-    shelf = open_lenses(model, job.lenses, tuned=job.tuned, prism=job.prism, folders=homes(job.cache_dir))
+    shelf = open_lenses(model, job.lenses, named=job.folders, folders=homes(job.cache_dir))
     return Sweep(
         model, shelf.lenses, at_end=shelf.at_end, k=min(job.k, model.vocab_size), precision=job.precision
     ), shelf

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,21 +15,23 @@ from torch import Tensor
 from ftw.substrate.errors import UsageError
 from ftw.substrate.model import Model, from_net
 from ftw.sweep import forward
-from ftw.sweep.audits import Audit, Grades, of
+from ftw.sweep.audits import Audit, of
 from ftw.sweep.audits.again import last_layer, repeatability, temperature_to
 from ftw.sweep.audits.catalogue import CATALOGUE
-from ftw.sweep.audits.grid import LOGIT, Grid
+from ftw.sweep.audits.grid import Grids
 from ftw.sweep.audits.learned import calibrate, learned_lens
 from ftw.sweep.audits.norms import ignored_ids, unembed_bias
 from ftw.sweep.audits.positions import position_stability, shifted
+from ftw.sweep.audits.states import Ends
 from ftw.sweep.lenses.views import view
 from ftw.sweep.milestones import Thresholds
+from ftw.sweep.milestones.grid import LOGIT
 from ftw.sweep.run import Sweep
 from ftw.sweep.table import SweepTable, is_word
 from tests.substrate.families import build
 from tests.sweep.audits.conftest import Turned
 
-GRADES, LIMITS = Grades(), Thresholds()
+LIMITS = Thresholds()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def test_without_the_model_only_the_rows_are_audited(table: SweepTable) -> None:
 
 
 def test_the_last_row_is_the_models_own(sweep: Sweep, table: SweepTable) -> None:
-    found = last_layer(sweep, Grid(table), GRADES, [0, 2])
+    found = last_layer(sweep, Ends(sweep.model, table), Grids(table), LIMITS, [0, 2])
     assert float(found.figures["max_kl_bits"].value or 0) < 1e-5
     assert found.figures["share_top1_agrees"].value == 1.0
     assert found.figures["temperature"].value == pytest.approx(1.0, abs=0.01)
@@ -87,7 +90,7 @@ def test_a_scale_that_is_left_out_shows_as_a_temperature() -> None:
 
 
 def test_a_second_run_gives_the_same_bits(sweep: Sweep, table: SweepTable) -> None:
-    found = repeatability(sweep, Grid(table), LIMITS, GRADES, [0, 2])
+    found = repeatability(sweep, Grids(table), LIMITS, [0, 2])
     assert found.figures["bits_equal"].value is True
     assert found.figures["share_onset_moved"].value == 0.0
     assert float(found.figures["max_logprob_change"].value or 0) < 1e-2
@@ -96,14 +99,14 @@ def test_a_second_run_gives_the_same_bits(sweep: Sweep, table: SweepTable) -> No
 def test_a_table_of_other_numbers_is_not_repeatable(sweep: Sweep, table: SweepTable) -> None:
     ids = table["top_ids"].copy()
     ids[:, :2] = ids[:, 1::-1]
-    found = repeatability(sweep, Grid(replace(table, columns={**table.columns, "top_ids": ids})), LIMITS, GRADES, [0])
+    found = repeatability(sweep, Grids(replace(table, columns={**table.columns, "top_ids": ids})), LIMITS, [0])
     assert (found.figures["flip_share"].value, found.figures["max_rank_deviation"].value) == (1.0, 1)
     assert found.severity == "serious"
 
 
 def test_a_prompt_moves_behind_the_tokens_that_begin_a_text(sweep: Sweep, table: SweepTable, model: Model) -> None:
     item = table.items[0]
-    moved = shifted(sweep, item, 4)
+    moved = shifted(sweep, table, 0, 4)
     assert len(moved) == len(item.ids) + 4
     assert moved[-len(item.ids) + 1 :] == list(item.ids[1:])
     special = model.tokenizer.all_special_ids if model.tokenizer is not None else []
@@ -113,18 +116,18 @@ def test_a_prompt_moves_behind_the_tokens_that_begin_a_text(sweep: Sweep, table:
 
 def test_position_stability_can_reach_one(sweep: Sweep, table: SweepTable) -> None:
     """At the last layer the onset is stable wherever the model keeps its answer: the share is one by definition."""
-    grid = Grid(table)
+    grid = Grids(table)
     last = np.full(len(table.items), table.n_layers)
     grid.onset = lambda lens: last  # type: ignore[method-assign]
-    found = position_stability(sweep, grid, GRADES, [0, 2, 4])
+    found = position_stability(sweep, grid, LIMITS, [0, 2, 4])
     assert found.figures["share_stable"].value == 1.0
     assert found.severity == "fine"
 
 
 def test_a_lens_that_only_cools_is_called_a_calibration(sweep: Sweep, table: SweepTable, heldout: Tensor) -> None:
-    calibration = calibrate(sweep, heldout, [LOGIT, "cooled"])
-    grid = Grid(table)
-    found = learned_lens(sweep, grid, "cooled", calibration, LIMITS, GRADES, [0, 2, 4])
+    calibration = calibrate(sweep, Ends(sweep.model, table), heldout, [LOGIT, "cooled"])
+    grid = Grids(table)
+    found = learned_lens(grid, "cooled", calibration, LIMITS, [0, 2, 4])
     rotation = float(found.figures["rotation_p50"].value or 0)
     assert abs(rotation) < 0.02
     assert found.figures["prefer"].value is False
@@ -137,8 +140,8 @@ def test_a_lens_that_turns_is_preferred(model: Model, heldout: Tensor, table: Sw
     own = forward.read(model, [item.ids for item in table.items], positions="all").states
     sweep = Sweep(model, [Turned(model, torch.cat([own, heldout], 1))], k=10)  # as many rows as d: it knows them all
     rows = sweep.run([item.source for item in table.items])
-    calibration = calibrate(sweep, heldout, [LOGIT, "turned"])
-    found = learned_lens(sweep, Grid(rows), "turned", calibration, LIMITS, GRADES, [0, 2, 4])
+    calibration = calibrate(sweep, Ends(sweep.model, table), heldout, [LOGIT, "turned"])
+    found = learned_lens(Grids(rows), "turned", calibration, LIMITS, [0, 2, 4])
     assert float(found.figures["rotation_50%"].value or 0) > 0.2
     assert found.figures["calibration_only"].value is False
     assert found.figures["prefer"].value is True
@@ -167,7 +170,7 @@ def test_the_layer_map_names_the_modules_that_each_layer_is_read_through(audit: 
 
 
 def test_the_mask_holds_special_tokens_and_no_words(sweep: Sweep, model: Model, audit: Audit) -> None:
-    ignored = ignored_ids(sweep)
+    ignored = ignored_ids(sweep, frozenset(model.tokenizer.all_special_ids))
     assert model.tokenizer is not None
     special = set(model.tokenizer.all_special_ids)
     assert special <= set(ignored)
@@ -180,11 +183,11 @@ def test_the_mask_holds_special_tokens_and_no_words(sweep: Sweep, model: Model, 
 
 def test_a_bias_that_favours_a_token_is_seen(sweep: Sweep, table: SweepTable) -> None:
     head = torch.nn.Linear(sweep.model.d_model, sweep.model.vocab_size)
-    favoured = int(Grid(table).best(LOGIT)[0, 0])
+    favoured = int(Grids(table).best(LOGIT)[0, 0])
     head.bias.data = torch.nn.functional.one_hot(torch.tensor(favoured), sweep.model.vocab_size) * 7.0
     biased = copy.copy(sweep)
     biased.model = replace(sweep.model, arch=replace(sweep.model.arch, head=head))
-    found = unembed_bias(biased, Grid(table), GRADES)
+    found = unembed_bias(biased, Grids(table), LIMITS)
     assert (found.figures["max_abs"].value, found.severity) == (7.0, "serious")
     assert found.figures["favoured_id"].value == favoured
     assert float(found.figures["share_favoured"].value or 0) > 0
@@ -211,3 +214,32 @@ def test_models_of_every_kind_are_audited(name: str) -> None:
     capped = name in ("gemma2", "cohere")
     assert (float(audit["last_layer"].figures["kl_bits_untransformed"].value or 0) > 1e-4) is capped
     assert audit["repeatability"].figures["bits_equal"].value is True
+
+
+def test_a_prompt_is_read_once_for_all_audits_that_look_at_it(
+    sweep: Sweep, table: SweepTable, heldout: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[int, ...]] = []
+
+    def counted(model: Model, prompts: Sequence[Sequence[int]]) -> forward.Residuals:
+        read.extend(tuple(ids) for ids in prompts)
+        return real(model, prompts)
+
+    real = forward.read
+    monkeypatch.setattr(forward, "read", counted)
+    of(sweep, table, heldout=heldout[:, :4], sample=2)
+    asked = {item.ids for item in table.items}
+    own = [ids for ids in read if ids in asked]
+    assert own
+    assert len(own) == len(set(own))
+
+
+def test_states_are_those_of_the_prompts_in_their_order(sweep: Sweep, table: SweepTable) -> None:
+    ends = Ends(sweep.model, table)
+    assert len(table.items) > 3
+    for chosen in ([3, 0], [0, 2, 0]):
+        found = ends.of(chosen)
+        assert found.shape == (table.n_layers + 1, len(chosen), sweep.model.d_model)
+        for at, prompt in enumerate(chosen):
+            (alone,) = forward.read(sweep.model, [table.items[prompt].ids]).states.unbind(1)
+            assert torch.allclose(found[:, at], alone, atol=1e-3)

@@ -6,25 +6,25 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ftw.sweep.audits import Finding, Grades, of
+from ftw.sweep.audits import Finding, of
 from ftw.sweep.audits.catalogue import CATALOGUE
 from ftw.sweep.audits.finding import SEVERITIES, grade, layer, middle, missing, number, worst
-from ftw.sweep.audits.grid import Grid
+from ftw.sweep.audits.grid import Grids
 from ftw.sweep.audits.guidance import ADVICE, guide
 from ftw.sweep.audits.health import norm_trajectory, numeric_health
-from ftw.sweep.audits.learned import learned_lens, skip_layers
+from ftw.sweep.audits.learned import learned_lens, prefer, skip_layers
 from ftw.sweep.audits.positions import learned_positions, next_token_depth
 from ftw.sweep.milestones import Thresholds
 from ftw.sweep.outcome import Outcome
 from ftw.sweep.table import SweepTable
 from tests.sweep.audits.tables import item, made
 
-GRADES = Grades()
+LIMITS = Thresholds()
 EARLY, NEVER = [9, 9, 1, 1, 1, 1], [9, 9, 9, 9, 9, 9]
 
 
 def health(table: SweepTable) -> Finding:
-    return numeric_health(table, Grid(table), GRADES)
+    return numeric_health(table, Grids(table), LIMITS)
 
 
 def test_rows_that_are_all_finite_are_fine() -> None:
@@ -49,7 +49,7 @@ def test_a_broken_row_before_an_onset_is_serious_and_one_after_is_graded() -> No
 
 def trajectory(lengths: list[float]) -> Finding:
     ranks = [[9] * (len(lengths) - 1) + [1]]
-    return norm_trajectory(Grid(made({"logit": ranks}, {"logit": {"resid_norm": [lengths]}})), GRADES)
+    return norm_trajectory(Grids(made({"logit": ranks}, {"logit": {"resid_norm": [lengths]}})), LIMITS)
 
 
 def test_a_stream_that_grows_steadily_has_no_spikes() -> None:
@@ -96,29 +96,29 @@ def everywhere(ranks: list[list[int]]) -> SweepTable:
 
 def test_the_share_of_ordinary_tokens_that_are_right_at_the_onset_reaches_one() -> None:
     table = everywhere([EARLY, EARLY])
-    found = next_token_depth(table, Grid(table))
+    found = next_token_depth(table, Grids(table))
     assert (found.figures["share_at_onset"].value, found.figures["median_layer"].value) == (1.0, 2.0)
     table = everywhere([EARLY, [9, 9, 9, 9, 9, 1]])
-    assert next_token_depth(table, Grid(table)).figures["share_at_onset"].value == 0.5
+    assert next_token_depth(table, Grids(table)).figures["share_at_onset"].value == 0.5
 
 
 def test_tokens_that_the_model_gets_wrong_do_not_count() -> None:
     table = everywhere([EARLY, NEVER])
-    assert next_token_depth(table, Grid(table)).figures["n_positions"].value == 1
+    assert next_token_depth(table, Grids(table)).figures["n_positions"].value == 1
     table = everywhere([NEVER, NEVER])
-    assert next_token_depth(table, Grid(table)).why == "never"
+    assert next_token_depth(table, Grids(table)).why == "never"
 
 
 def test_last_positions_alone_say_nothing_of_ordinary_tokens() -> None:
     table = made({"logit": [EARLY]})
-    assert next_token_depth(table, Grid(table)).why == "no_positions"
-    assert learned_positions(table, Grid(table), "logit").why == "no_positions"
-    assert learned_positions(table, Grid(table), None).why == "no_lens"
+    assert next_token_depth(table, Grids(table)).why == "no_positions"
+    assert learned_positions(table, Grids(table), "logit", LIMITS).why == "no_positions"
+    assert learned_positions(table, Grids(table), None, LIMITS).why == "no_lens"
 
 
 def test_a_learned_lens_is_looked_at_early_and_late_in_every_prompt() -> None:
     table = everywhere([EARLY, EARLY])
-    found = learned_positions(table, Grid(table), "tuned")
+    found = learned_positions(table, Grids(table), "tuned", LIMITS)
     assert (found.figures["early"].value, found.figures["late"].value) == (0.5, 2.0)
     assert found.figures["gap_bits"].value == -1.5
     assert (set(found.prompts), found.severity) == ({"p0", "p1"}, "note")
@@ -129,10 +129,10 @@ def test_skipping_m_blocks_reads_the_layer_that_n_minus_m_blocks_made() -> None:
     table = made(
         {"logit": [EARLY], "tuned": [EARLY]}, {name: {"answer_logprob": logprobs} for name in ("logit", "tuned")}
     )
-    found = skip_layers(Grid(table), "tuned")
+    found = skip_layers(Grids(table), "tuned", LIMITS)
     assert found.tables["skipped"][0] == {"skipped": 2, "layer": 3, "relative": pytest.approx(np.expm1(0.5))}
     assert [row["layer"] for row in found.tables["skipped"]] == [3, 1]
-    assert skip_layers(Grid(table), None).why == "no_lens"
+    assert skip_layers(Grids(table), None, LIMITS).why == "no_lens"
 
 
 def test_a_finding_that_was_not_measured_has_no_grade() -> None:
@@ -148,9 +148,9 @@ def test_grades_ascend_step_by_step() -> None:
 
 def test_grades_that_fall_or_are_unknown_are_errors() -> None:
     with pytest.raises(ValidationError, match="steps ascend"):
-        Grades(spread=(0.5, 0.2, 0.9))
-    with pytest.raises(ValidationError, match="sprad"):
-        Grades.model_validate({"sprad": (0, 1, 2)})
+        Thresholds(grade_spread=(0.5, 0.2, 0.9))
+    with pytest.raises(ValidationError, match="grade_sprad"):
+        Thresholds.model_validate({"grade_sprad": (0, 1, 2)})
 
 
 def test_numbers_that_do_not_exist_become_reasons() -> None:
@@ -232,8 +232,8 @@ def test_prompts_without_answers_are_reasons_and_no_crash() -> None:
 
 def lens_with(kl: list[float]) -> Finding:
     columns = {"logit": {"kl_bits": [[5.0, 5.0, 5.0, 5.0, 5.0, 0.0]]}, "tuned": {"kl_bits": [kl]}}
-    grid = Grid(made({"logit": [EARLY], "tuned": [EARLY]}, columns))
-    return learned_lens(None, grid, "tuned", None, Thresholds(), GRADES, [0])
+    grid = Grids(made({"logit": [EARLY], "tuned": [EARLY]}, columns))
+    return learned_lens(grid, "tuned", None, LIMITS, [0])
 
 
 def test_a_learned_lens_that_is_worse_than_none_is_serious() -> None:
@@ -264,3 +264,11 @@ def test_a_fast_sweep_says_how_far_its_log_probabilities_may_be_off() -> None:
     table = made({"logit": [EARLY]}, {"logit": {"logsumexp_bound": [[0.25] * 6]}})
     assert "within 0.2500 nats" in health(replace(table, precision="fast")).reading
     assert "nats" not in health(table).reading
+
+
+def test_a_lens_that_is_earlier_by_one_layer_alone_is_not_preferred_in_a_shallow_model() -> None:
+    def is_preferred(earlier: float) -> object:
+        figures = {"calibration_only": Outcome(False), "is_off_at_the_end": Outcome(False)}
+        return prefer(figures | {"rotation_50%": Outcome(0.0), "layers_earlier": Outcome(earlier)}, LIMITS).value
+
+    assert (is_preferred(1.0), is_preferred(2.0)) == (False, True)

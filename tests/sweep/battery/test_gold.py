@@ -196,9 +196,12 @@ def test_an_answer_that_no_tokens_after_the_prompts_own_spell_is_an_error() -> N
         align(prompt("a", "b"), model)
 
 
-@pytest.mark.parametrize(("length", "answer", "what"), [(300, "b", "prompt"), (253, "bcd", "prompt and answer 'bcd'")])
+@pytest.mark.parametrize(
+    ("length", "answer", "what"),
+    [(300, "b", "the prompt takes"), (253, "bcd", "prompt and answer 'bcd' take")],
+)
 def test_a_prompt_beyond_the_context_is_an_error_with_both_sizes(length: int, answer: str, what: str) -> None:
-    with pytest.raises(PromptTooLong, match=rf"b\.toml: prompt p: {what} take \d+ tokens: tiny holds 256"):
+    with pytest.raises(PromptTooLong, match=rf"b\.toml: prompt p: {what} \d+ tokens: tiny holds 256"):
         align(prompt("a" * length, answer), tiny())
 
 

@@ -36,15 +36,20 @@ def table() -> SweepTable:
     return Sweep(model, [view(model, "raw")], k=3).run(prompts, positions="all")
 
 
+HEAD = {"kind": "fact", "text": None}
+
+
 def document(**onsets: float | None) -> dict[str, Any]:
     prompts = [
-        {"id": name, "milestones": {"logit": {"semantic": {"value": value, "why": None if value else "never"}}}}
+        {**HEAD, "id": name, "milestones": {"logit": {"semantic": {"value": value, "why": None if value else "never"}}}}
         for name, value in onsets.items()
     ]
     return {
         "schema": 1,
         "status": "ok",
         "model": {"name": "tiny", "fingerprint": "ab"},
+        "sweep": {},
+        "thresholds": {},
         "provenance": {"seed": 0, "versions": {"torch": "2.13.0"}, "model": {"fingerprint": "ab"}},
         "prompts": prompts,
     }
@@ -250,12 +255,29 @@ def test_runs_of_many_models_are_compared_by_name(tmp_path: Path) -> None:
     for name in ("a/one", "a/two", "b/two", "c/three"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "rows.parquet").write_text("")
+        write_document(tmp_path / name, {"schema": 1, "status": "ok"})
     a, b, c = (tmp_path / name for name in "abc")
     assert pairs(a, b) == [(a / "two", b / "two")]
     with pytest.raises(ConfigError, match="no model is in both"):
         pairs(b, c)
     with pytest.raises(ConfigError, match="a is a run of many models: give the folder of one of one, two"):
         pairs(a, b / "two")
+    write_document(b / "two", {"schema": 1, "status": "partial", "error": None})  # some of its rows were kept
+    with pytest.raises(ConfigError, match=r"no model of the run in .*b ended well: sweep again, with --resume"):
+        pairs(a, b)
+
+
+@pytest.mark.parametrize("status", ["failed", "partial"])
+def test_a_run_that_did_not_end_well_is_not_compared(table: SweepTable, tmp_path: Path, status: str) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_rows(tmp_path / name, table, {"seed": 0})
+        write_document(tmp_path / name, SAME)
+    error = {"type": "NumericError", "message": "no finite distribution"}
+    write_document(tmp_path / "b", {**SAME, "status": status, "error": error})
+    told = f"the run in .*b is {status}: NumericError: no finite distribution. .* sweep again, with --resume"
+    with pytest.raises(ConfigError, match=told):
+        diff(tmp_path / "a", tmp_path / "b")
 
 
 def test_a_tolerance_is_no_negative_number() -> None:

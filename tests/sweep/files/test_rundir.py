@@ -265,8 +265,14 @@ def test_on_a_full_disk_the_run_stays_and_the_next_try_can_say_why(
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"file.*give another folder for the runs"):
+    with pytest.raises(
+        StorageError, match=r"file.*Not a directory; it is a file: give another folder for the runs with"
+    ):
         open_run(tmp_path / "file" / "runs")
+    with pytest.raises(
+        StorageError, match=r"file: File exists; it is a file: give another folder for the runs with --out"
+    ):
+        open_run(tmp_path / "file")
 
     def full(*args: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -275,6 +281,30 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
     with pytest.raises(StorageError, match="No space left on device; free some space"):
         open_run(tmp_path)
     assert not list(tmp_path.glob(".run-*"))
+
+
+@pytest.mark.parametrize("where", [rundir.ROWS, f"model/{rundir.ROWS}"])
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_a_run_that_ends_before_its_first_row_is_put_away_beside_one_that_has_rows(
+    tmp_path: Path, where: str, error: BaseException
+) -> None:
+    def ended(mark: str, error: BaseException | None, rows: str | None) -> Path:
+        with open_run(tmp_path, clock=at_noon) as run:
+            (run.folder / "mark").write_text(mark)
+            if rows is not None:
+                (run.folder / rows).parent.mkdir(exist_ok=True)
+                (run.folder / rows).write_text("")
+            if error is not None:
+                run.finish("partial" if isinstance(error, KeyboardInterrupt) else "failed", error=error)
+        return run.folder
+
+    stamp = "run-20260304-1200"
+    assert ended("none yet", error, None).name == LATEST  # nothing is displaced
+    assert ended("good", None, where).name == LATEST
+    assert ended("no rows", error, None).name == f"{stamp}-2"
+    assert ended("some rows", error, where).name == LATEST
+    assert marks(tmp_path) == {stamp: "none yet", f"{stamp}-2": "no rows", f"{stamp}-3": "good", LATEST: "some rows"}
+    assert read_document(tmp_path / f"{stamp}-2")["status"] in ("failed", "partial")
 
 
 def test_a_number_that_json_does_not_have_is_named(tmp_path: Path) -> None:

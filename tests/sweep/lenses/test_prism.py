@@ -19,8 +19,9 @@ from ftw.substrate.reference import tiny
 from ftw.sweep.decode import decode
 from ftw.sweep.head import Head
 from ftw.sweep.lenses import VocabLens
+from ftw.sweep.lenses.fitted import ModelOf
 from ftw.sweep.lenses.logit import LogitLens
-from ftw.sweep.lenses.prism import ModelOf, PrismLens, PrismManifest, load_prism, of_tensors, save_prism
+from ftw.sweep.lenses.prism import PrismLens, PrismManifest, load_prism, of_tensors, save_prism
 
 
 @cache
@@ -125,7 +126,11 @@ def written(folder: Path, changes: Mapping[str, Any], tensors: Mapping[str, Tens
 @pytest.mark.parametrize(
     ("changes", "tensors", "complaint"),
     [
-        ({"kind": "tuned-lens"}, {}, r"manifest.json is of a 'tuned-lens', not of a 'prism-lens'"),
+        (
+            {"kind": "tuned-lens"},
+            {},
+            r"manifest.json is of kind 'tuned-lens', not 'prism-lens': name the folder",
+        ),
         ({"ranks": 3}, {}, r"manifest.json: ranks is not a known key.* written by another version"),
         ({"schema": 2}, {}, r"manifest.json: schema.*\(got 2\)"),
         ({"scale": 0.0}, {}, r"manifest.json: scale.*\(got 0.*\)"),

@@ -14,8 +14,9 @@ from ftw.substrate.manifest import save_artifact
 from ftw.substrate.model import Model, load
 from ftw.substrate.unembed import head_input
 from ftw.sweep.lenses import VocabLens
+from ftw.sweep.lenses.fitted import ModelOf
 from ftw.sweep.lenses.logit import LogitLens
-from ftw.sweep.lenses.tuned import KINDS, ModelName, TunedKind, TunedLens, TunedManifest, load_tuned, save_tuned
+from ftw.sweep.lenses.tuned import KINDS, TunedKind, TunedLens, TunedManifest, load_tuned, save_tuned
 from ftw.sweep.run import Sweep
 
 RANK = 5
@@ -40,7 +41,7 @@ def parts(model: Model, kind: TunedKind, scale: float = 0.1) -> dict[str, Tensor
 def lens_of(model: Model, kind: TunedKind, tensors: dict[str, Tensor] | None = None) -> TunedLens:
     tensors = parts(model, kind) if tensors is None else tensors
     manifest = TunedManifest(
-        model=ModelName(name=model.name, fingerprint=model.fingerprint),
+        model=ModelOf(name=model.name, fingerprint=model.fingerprint),
         d_model=model.d_model,
         n_layers=model.n_layers,
         lens=kind,
@@ -144,7 +145,7 @@ def test_a_lens_without_a_manifest_cannot_be_saved(model: Model, tmp_path: Path)
 def test_another_models_lens_is_refused_with_both_fingerprints(model: Model, tmp_path: Path) -> None:
     lens = lens_of(model, "bias")
     assert lens.manifest is not None
-    other = lens.manifest.model_copy(update={"model": ModelName(name="other", fingerprint="ab" * 32)})
+    other = lens.manifest.model_copy(update={"model": ModelOf(name="other", fingerprint="ab" * 32)})
     save_tuned(tmp_path / "lens", replace(lens, manifest=other))
     with pytest.raises(FingerprintMismatch, match=rf"made for other \(abababab\).*is tiny \({model.fingerprint[:8]}\)"):
         load_tuned(tmp_path / "lens", model)

@@ -116,3 +116,15 @@ def test_a_copy_is_the_norms_work_where_the_raw_lens_has_none_nearby() -> None:
     assert alone.copies_norm_only[0.95].why == "no_view"
     nothing = milestones.of(table_of({"logit": far[:, :3], "raw": far[:, :3]}, [fact(ids=(1, 2, 3))]))
     assert nothing[0, "logit"].copies_norm_only[0.95].why == "no_copy"
+
+
+def test_raw_is_looked_at_further_away_where_the_whole_sweep_shows_a_risk() -> None:
+    """The answer (5) is first by the norm alone at one layer, far from the copy: the radius is the wider one."""
+    logit = peaked(16, [9, 9, 2] + [9] * 9 + [5, 9], 0.97)[None]
+    calm = peaked(16, [9] * 8 + [2] + [9] * 3 + [5, 9], 0.97)[None]  # 6 layers later
+    risky = peaked(16, [9] * 8 + [2] + [9] * 5, 0.97)[None]
+    for raw, expected in ((calm, True), (risky, False)):
+        table = table_of({"logit": logit, "raw": raw}, [fact(ids=(1, 2, 3))])
+        assert milestones.of(table)[0, "logit"].copies_norm_only[0.95].value is expected
+    apart = table_of({"logit": logit, "raw": calm}, [fact(ids=(1, 2, 3))], given={"vs_logit_kl_bits": 3.0})
+    assert milestones.of(apart)[0, "logit"].copies_norm_only[0.95].value is False

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftw.substrate.errors import ConfigError
-from ftw.ui.visualization.sweep_numbers import ONSET, Asked, Grid, Run, first_stay, rounded, thinned
+from ftw.ui.visualization.sweep_numbers import ONSET, Asked, Curves, Run, first_stay, rounded, thinned
 from tests.ui.visualization.conftest import Finished
 
 
@@ -44,7 +44,7 @@ def test_rounding_keeps_five_digits_and_more(value: float) -> None:
 def test_a_grid_holds_the_rows_of_the_prompts_ends(ends: Finished) -> None:
     run = Run(*ends)
     for lens in ("logit", "own"):
-        grid = run.grid("entropy_bits", lens)
+        grid = run.curves("entropy_bits", lens)
         assert grid is not None
         assert grid.layers.tolist() == list(run.table.layers_of(lens))
         for one, row in zip(run.facts, grid.values, strict=True):
@@ -58,21 +58,21 @@ def test_a_rank_that_there_is_not_and_a_row_that_is_not_finite_are_no_numbers(en
     broken["is_finite"][first] = False
     object.__setattr__(table, "columns", broken)
     run = Run(ends.document, table)
-    entropy = run.grid("entropy_bits")
+    entropy = run.curves("entropy_bits")
     assert entropy is not None
     assert np.isnan(entropy.values[0, 0])
     assert np.isfinite(entropy.values[0, 1:]).all()
     probes = [one for one in run.prompts if one.kind == "probe"]
-    assert run.grid("answer_rank", of=probes) is None
+    assert run.curves("answer_rank", of=probes) is None
 
 
 def test_there_is_no_grid_of_a_lens_or_column_that_the_run_does_not_have(ends: Finished) -> None:
-    assert Run(*ends).grid("entropy_bits", "tuned") is None
-    assert Run(*ends).grid("no_such_number") is None
+    assert Run(*ends).curves("entropy_bits", "tuned") is None
+    assert Run(*ends).curves("no_such_number") is None
 
 
 def test_a_layer_without_any_number_has_no_median() -> None:
-    grid = Grid(np.arange(2), np.array([[np.nan, 1.0], [np.nan, 3.0]]))
+    grid = Curves(np.arange(2), np.array([[np.nan, 1.0], [np.nan, 3.0]]))
     assert grid.median.tolist()[1] == 2.0
     assert np.isnan(grid.median[0])
 

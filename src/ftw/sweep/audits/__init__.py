@@ -2,12 +2,11 @@
 
 `of` makes every audit of a table; `provenance.capture` says what the run was made with.
 
-The rule of the folder: an audit never changes a number of the table. It grades, and says what to read with care.
+The rule of the folder: an audit never changes a number of the table. It thresholds, and says what to read with care.
 """
 
 from ftw.sweep.audits.audit import Audit, of
 from ftw.sweep.audits.finding import Finding, Severity
-from ftw.sweep.audits.grades import Grades
 from ftw.sweep.audits.guidance import Guidance
 
-__all__ = ["Audit", "Finding", "Grades", "Guidance", "Severity", "of"]
+__all__ = ["Audit", "Finding", "Guidance", "Severity", "of"]

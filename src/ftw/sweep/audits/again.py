@@ -9,18 +9,19 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ftw.substrate.anatomy import LogitTransform
-from ftw.sweep import forward, metrics
+from ftw.sweep import metrics
 from ftw.sweep.audits.finding import Figures, Finding, grade, number, shown, worst
-from ftw.sweep.audits.grades import Grades
-from ftw.sweep.audits.grid import LOGIT, Grid, first_true, share
+from ftw.sweep.audits.grid import Grids, first_true, share
+from ftw.sweep.audits.states import Ends
 from ftw.sweep.battery import Prompt
 from ftw.sweep.fitting.temperature import golden_section
 from ftw.sweep.head import Head
 from ftw.sweep.lenses.logit import LogitLens
+from ftw.sweep.milestones.grid import LOGIT
 from ftw.sweep.milestones.thresholds import Thresholds
 from ftw.sweep.outcome import Outcome
 from ftw.sweep.run import Sweep
@@ -30,17 +31,14 @@ HOTTEST = 20.0
 """Temperatures are looked for between 1/20 and 20."""
 
 
-def last_layer(sweep: Sweep, grid: Grid, grades: Grades, chosen: Sequence[int]) -> Finding:
+def last_layer(sweep: Sweep, ends: Ends, grid: Grids, thresholds: Thresholds, chosen: Sequence[int]) -> Finding:
     """Row n against the model's own logits at the ends of these prompts (indices), beside the identity gate's figures.
 
     `kl_bits_untransformed` is what a lens would be off by that leaves out the model's scale and softcap.
     """
     model, table = sweep.model, grid.table
     own = torch.stack([_own_logits(sweep, table.items[at].ids) for at in chosen])
-    resid = forward.read(model, [table.items[at].ids for at in chosen])
-    first = forward.first_of_its_kind([table.items[at].ids for at in chosen])
-    rows = {prompt: row for row, prompt in enumerate(resid.prompt.tolist())}
-    states = resid.states[-1][[rows[each] for each in first]].to(sweep.head.device)
+    states = ends.of(chosen)[-1].to(sweep.head.device)
     h = LogitLens(model.arch).head_inputs(states[None], [model.n_layers])[0]
     decoded = sweep.head.logits(h)
     plain_head = Head(replace(model.arch, transform=LogitTransform()))
@@ -64,7 +62,7 @@ def last_layer(sweep: Sweep, grid: Grid, grades: Grades, chosen: Sequence[int]) 
         f"Over {len(chosen)} prompts the last row is within {float(kl.max()):.1e} bits of the model's own distribution "
         f"(best temperature {best:.3f})."
     )
-    return Finding("last_layer", grade(float(kl.max()), grades.last_row_bits), reading, figures, prompts)
+    return Finding("last_layer", grade(float(kl.max()), thresholds.grade_last_row_bits), reading, figures, prompts)
 
 
 @torch.inference_mode()
@@ -88,7 +86,7 @@ def temperature_to(own: Float[Tensor, "row vocab"], z: Float[Tensor, "row vocab"
     return math.exp(best), loss(best)
 
 
-def repeatability(sweep: Sweep, grid: Grid, thresholds: Thresholds, grades: Grades, chosen: Sequence[int]) -> Finding:
+def repeatability(sweep: Sweep, grid: Grids, thresholds: Thresholds, chosen: Sequence[int]) -> Finding:
     """These prompts (indices) run twice together, and each alone, which is held against the table.
 
     Together twice must give the same bits. Alone, sums run in another order: best tokens may change only on near ties.
@@ -106,7 +104,7 @@ def repeatability(sweep: Sweep, grid: Grid, thresholds: Thresholds, grades: Grad
     moved = []
     prompts: dict[str, Figures] = {}
     for place, at in enumerate(chosen):
-        alone = Grid(run([place]))
+        alone = Grids(run([place]))
         fall, gap = _difference(grid, alone, at)
         falls.append(fall)
         gaps.append(gap)
@@ -124,12 +122,11 @@ def repeatability(sweep: Sweep, grid: Grid, thresholds: Thresholds, grades: Grad
         "deterministic_algorithms": Outcome(torch.are_deterministic_algorithms_enabled()),
         "n_rows": Outcome(len(fall)),
     }
-    far = figures["max_rank_deviation"].value
+    figures["varies"] = varies(fall, thresholds)
     severity = worst(
-        grade(share(fall > 0), grades.flips),
+        grade(share(fall > 0), thresholds.grade_flips),
         "fine" if is_same else "note",
-        "caution" if isinstance(far, int) and far > thresholds.rank_deviation else None,
-        "caution" if any(moved) else None,
+        "caution" if figures["varies"].value or any(moved) else None,
     )
     reading = (
         f"{len(chosen)} prompts twice: {'the same bits' if is_same else 'not the same bits'}; each alone: "
@@ -139,7 +136,14 @@ def repeatability(sweep: Sweep, grid: Grid, thresholds: Thresholds, grades: Grad
     return Finding("repeatability", severity, reading, figures, prompts)
 
 
-def _difference(grid: Grid, alone: Grid, at: int) -> tuple[np.ndarray, np.ndarray]:
+def varies(falls: Int[np.ndarray, " row"], thresholds: Thresholds) -> Outcome:
+    """Whether best tokens fall too often, or one of them too far: `falls` are the ranks that each falls by."""
+    if not len(falls):
+        return Outcome.none("too_few")
+    return Outcome(bool(share(falls > 0) > thresholds.flip_share or falls.max() > thresholds.rank_deviation))
+
+
+def _difference(grid: Grids, alone: Grids, at: int) -> tuple[np.ndarray, np.ndarray]:
     """Over lenses and layers: ranks that the table's best token falls by, and the change of its log-probability."""
     falls, gaps = [], []
     for lens in grid.lenses:

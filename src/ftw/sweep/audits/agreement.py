@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ftw.sweep.audits.finding import Figures, Finding, grade, middle, missing, number, shown
-from ftw.sweep.audits.grades import Grades
-from ftw.sweep.audits.grid import LOGIT, Grid, at, share
+from ftw.sweep.audits.grid import Grids, at, share
+from ftw.sweep.milestones.grid import LOGIT, NORMED
 from ftw.sweep.milestones.thresholds import Thresholds
 from ftw.sweep.outcome import Outcome
 
@@ -18,7 +18,7 @@ TARGETS = ("rank_le_10", "rank_le_5", "semantic", "semantic_strong", "semantic_s
 """The logit lens's milestones at which lenses are compared, those of them that there are."""
 
 
-def lens_agreement(grid: Grid, thresholds: Thresholds, grades: Grades) -> Finding:
+def lens_agreement(grid: Grids, thresholds: Thresholds) -> Finding:
     """Every other lens against the logit lens at each milestone."""
     name = "lens_agreement"
     others = [lens for lens in grid.lenses if lens != LOGIT]
@@ -27,7 +27,9 @@ def lens_agreement(grid: Grid, thresholds: Thresholds, grades: Grades) -> Findin
     facts = grid.facts()
     layers = {name: grid.layer(LOGIT, name) for name in TARGETS if name in grid.milestones(LOGIT)}
     if not (layers["semantic"][facts] >= 0).any():
-        return missing(name, "no_onset" if facts.any() else "no_answer", "No fact has an onset to compare lenses at.")
+        return missing(
+            name, "no_onset" if facts.any() else grid.why_no_facts, "No fact has an onset to compare lenses at."
+        )
     figures: dict[str, Outcome] = {}
     table: list[dict[str, Any]] = []
     low = {}
@@ -56,11 +58,11 @@ def lens_agreement(grid: Grid, thresholds: Thresholds, grades: Grades) -> Findin
         for lens in others
     ]
     reading = f"Overlap of the 10 best tokens with the logit lens at the onset: {', '.join(parts)}."
-    severity = grade(max(known), grades.disagreement) if known else None
+    severity = grade(max(known), thresholds.grade_disagreement) if known else None
     return Finding(name, severity, reading, figures, prompts, {"targets": table}, None if severity else "no_onset")
 
 
-def _low(grid: Grid, lens: str, where: np.ndarray, thresholds: Thresholds) -> np.ndarray:
+def _low(grid: Grids, lens: str, where: np.ndarray, thresholds: Thresholds) -> np.ndarray:
     """Per prompt 1 where the lens disagrees at that layer, 0 where it agrees, NaN where it cannot be said."""
     jaccard = at(grid.matrix(lens, "vs_logit_jaccard10"), where)
     spearman = at(grid.matrix(lens, "vs_logit_spearman50"), where)
@@ -78,4 +80,4 @@ def _judged(others: list[str]) -> list[str]:
 
     The raw view has an audit of its own, and a learned lens is made to say something else.
     """
-    return [lens for lens in others if lens in ("next", "own")] or others
+    return [lens for lens in others if lens in NORMED] or others

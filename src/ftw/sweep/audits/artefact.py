@@ -27,12 +27,12 @@ from ftw.sweep.audits.finding import (
     quantile,
     shown,
 )
-from ftw.sweep.audits.grades import Grades
-from ftw.sweep.audits.grid import LOGIT, Grid, share
+from ftw.sweep.audits.grid import Grids, share
+from ftw.sweep.milestones.copy import raw_radius
+from ftw.sweep.milestones.grid import LOGIT, RAW
 from ftw.sweep.milestones.thresholds import Thresholds
 from ftw.sweep.outcome import Outcome, Why
 
-RAW = "raw"
 SOFT = re.compile(r"soft_copy_k\d+_at_[\d.]+")
 WEIGHTS = (0.6, 0.3, 0.1)
 """Of the share of far layers, of an answer that only the norm makes, and of the largest divergence (capped)."""
@@ -70,7 +70,7 @@ class Comparison:
         return found
 
 
-def compare(grid: Grid, prompt: int, thresholds: Thresholds) -> Comparison:
+def compare(grid: Grids, prompt: int, thresholds: Thresholds) -> Comparison:
     """The comparison at one prompt."""
     both = grid.flat(LOGIT, thresholds.flat_share) & grid.flat(RAW, thresholds.flat_share)
 
@@ -114,8 +114,7 @@ def window(
     found: Comparison, centres: Sequence[int], thresholds: Thresholds
 ) -> tuple[int, list[int], Bool[np.ndarray, " layer"]]:
     """Radius, centres and the mask of the layers around a prompt's milestones. -1 among the centres stands for none."""
-    risky = bool(found.norm_only.any()) or _largest(found.kl) >= thresholds.raw_kl_bits[0]
-    radius = thresholds.raw_radius[risky]
+    radius = raw_radius(found.norm_only, found.kl, thresholds)
     chosen = sorted({int(each) for each in centres if each >= 0})
     layers = np.arange(len(found.kl))
     near = np.zeros(len(layers), dtype=bool)
@@ -124,7 +123,7 @@ def window(
     return radius, chosen, near & found.there
 
 
-def raw_vs_norm(grid: Grid, thresholds: Thresholds, grades: Grades) -> Finding:
+def raw_vs_norm(grid: Grids, thresholds: Thresholds) -> Finding:
     """Full comparison, windows and scores of every fact.
 
     The scores count how far the distributions are apart, and so the mere length of the raw stream, which acts like a
@@ -142,7 +141,7 @@ def raw_vs_norm(grid: Grid, thresholds: Thresholds, grades: Grades) -> Finding:
         prompts[grid.ids[at]] = _figures(found, thresholds)
         windows.append(_window_row(grid.ids[at], found, [int(each[at]) for each in marks], thresholds))
     if not any(isinstance(each["max_kl_bits"].value, float) for each in prompts.values()):
-        why: Why = "no_answer" if not len(facts) else "not_asked"
+        why: Why = grid.why_no_facts if not len(facts) else "not_asked"
         return missing(name, why, "No fact's raw view was compared with the logit lens.")
     scores = [each["score"].value for each in prompts.values() if isinstance(each["score"].value, float)]
     figures = {
@@ -159,7 +158,7 @@ def raw_vs_norm(grid: Grid, thresholds: Thresholds, grades: Grades) -> Finding:
     figures["tier"] = tier(float(np.median(scores)) if scores else float("nan"), thresholds)
     alone = _alone(grid, thresholds)
     figures["share_onset_norm_only"] = number(alone, "no_onset")
-    severity = grade(alone, grades.norm_only) if np.isfinite(alone) else None
+    severity = grade(alone, thresholds.grade_norm_only) if np.isfinite(alone) else None
     reading = (
         f"{percent(figures['share_onset_norm_only'])} of the onsets are the norm's alone: raw ranks no such answer "
         f"first within {thresholds.confirm_window} layers. Artefact score {shown(figures['median_score'])} "
@@ -169,13 +168,13 @@ def raw_vs_norm(grid: Grid, thresholds: Thresholds, grades: Grades) -> Finding:
     return Finding(name, severity, reading, figures, prompts, tables, None if severity else "no_onset")
 
 
-def centres(grid: Grid) -> list[str]:
+def centres(grid: Grids) -> list[str]:
     """The logit lens's milestones that windows are drawn around: meaning, copying, and coming close to the model."""
     wanted = ("semantic", "rank_le_5", "kl_le_1", "copy")
     return [name for name in grid.milestones(LOGIT) if name in wanted or SOFT.fullmatch(name)]
 
 
-def _alone(grid: Grid, thresholds: Thresholds) -> float:
+def _alone(grid: Grids, thresholds: Thresholds) -> float:
     """The share of facts with an onset near which the raw view never ranks the answer first. NaN without an onset."""
     onset = grid.onset(LOGIT)
     known = np.flatnonzero(grid.facts() & (onset >= 0))
@@ -226,7 +225,7 @@ def _window_row(prompt: str, found: Comparison, centres: list[int], thresholds: 
     }
 
 
-def _by_layer(grid: Grid) -> list[dict[str, Any]]:
+def _by_layer(grid: Grids) -> list[dict[str, Any]]:
     """Medians over facts, layer by layer."""
     facts = grid.facts()
     columns = {

@@ -15,12 +15,13 @@ from ftw.substrate.errors import UsageError
 from ftw.sweep.audits import again, agreement, artefact, gates, health, learned, norm_views, norms, positions
 from ftw.sweep.audits.catalogue import CATALOGUE
 from ftw.sweep.audits.finding import Finding, missing
-from ftw.sweep.audits.grades import Grades
-from ftw.sweep.audits.grid import LOGIT, Grid
+from ftw.sweep.audits.grid import Grids
 from ftw.sweep.audits.guidance import Guidance, guide
-from ftw.sweep.lenses.views import VIEWS
+from ftw.sweep.audits.states import Ends
 from ftw.sweep.milestones import Milestones, Thresholds
+from ftw.sweep.milestones.grid import LOGIT
 from ftw.sweep.run import Sweep
+from ftw.sweep.shelf import is_norm_view
 from ftw.sweep.table import SweepTable
 
 SAMPLE = 8
@@ -36,8 +37,6 @@ class Audit:
     findings: tuple[Finding, ...]
     """One for each entry of the catalogue, in its order; of those about learned lenses one for each lens."""
     guidance: Guidance
-    grades: Grades
-    """From which values on findings are serious."""
 
     def __getitem__(self, name: str) -> Finding:
         """A finding by its name, of several the first lens's. Raises UsageError for one that there is not."""
@@ -48,10 +47,7 @@ class Audit:
 
     def document(self) -> dict[str, Any]:
         """The block `audit` of a run's document; the block `guidance` is `guidance.document()`."""
-        return {
-            "grades": self.grades.document(),
-            "findings": [finding.document() for finding in self.findings],
-        }
+        return {"findings": [finding.document() for finding in self.findings]}
 
 
 def of(
@@ -60,7 +56,6 @@ def of(
     found: Mapping[tuple[int, str], Milestones] | None = None,
     thresholds: Thresholds | None = None,
     *,
-    grades: Grades | None = None,
     heldout: Float[Tensor, "layer row d_model"] | None = None,
     sample: int = SAMPLE,
 ) -> Audit:
@@ -73,55 +68,57 @@ def of(
     `milestones.of` raises.
     """
     _check(sweep, table, sample)
-    thresholds, grades = thresholds or Thresholds(), grades or Grades()
-    grid = Grid(table, found, thresholds)
-    lenses: list[str | None] = [each for each in table.lenses if each not in (LOGIT, *VIEWS)]
+    thresholds = thresholds or Thresholds()
+    grid = Grids(table, found, thresholds)
+    lenses: list[str | None] = [each for each in table.lenses if not is_norm_view(each)]
     looked_at = spread_over(grid, LOOKED_AT, grid.facts())
+    ends = None if sweep is None else Ends(sweep.model, table)
     calibration = None
-    if sweep is not None and heldout is not None:
-        calibration = learned.calibrate(sweep, heldout, [LOGIT, *(each for each in lenses if each is not None)])
+    if sweep is not None and ends is not None and heldout is not None:
+        names = [LOGIT, *(each for each in lenses if each is not None)]
+        calibration = learned.calibrate(sweep, ends, heldout, names)
     made = [
-        health.numeric_health(table, grid, grades),
-        norm_views.spread_over_views(grid, grades),
-        norm_views.decoding_point(grid, grades),
-        artefact.raw_vs_norm(grid, thresholds, grades),
-        agreement.lens_agreement(grid, thresholds, grades),
+        health.numeric_health(table, grid, thresholds),
+        norm_views.spread_over_views(grid, thresholds),
+        norm_views.decoding_point(grid, thresholds),
+        artefact.raw_vs_norm(grid, thresholds),
+        agreement.lens_agreement(grid, thresholds),
         positions.next_token_depth(table, grid),
-        gates.onset_margin(grid, thresholds, grades),
-        gates.gate_stability(grid, thresholds, grades),
-        learned.temperature(sweep, grid, calibration, looked_at),
-        health.norm_trajectory(grid, grades),
-        *_of_the_model(sweep, grid, thresholds, grades, spread_over(grid, sample)),
+        gates.onset_margin(grid, thresholds),
+        gates.gate_stability(grid, thresholds),
+        learned.temperature(grid, calibration, looked_at),
+        health.norm_trajectory(grid, thresholds),
+        *_of_the_model(sweep, ends, grid, thresholds, spread_over(grid, sample)),
     ]
     for lens in lenses or [None]:
         made += [
-            learned.learned_lens(sweep, grid, lens, calibration, thresholds, grades, looked_at),
-            positions.learned_positions(table, grid, lens),
-            learned.skip_layers(grid, lens),
+            learned.learned_lens(grid, lens, calibration, thresholds, looked_at),
+            positions.learned_positions(table, grid, lens, thresholds),
+            learned.skip_layers(grid, lens, thresholds),
         ]
     order = list(CATALOGUE)
     findings = tuple(sorted(made, key=lambda finding: order.index(finding.name)))
-    return Audit(findings, guide(findings), grades)
+    return Audit(findings, guide(findings))
 
 
 def _of_the_model(
-    sweep: Sweep | None, grid: Grid, thresholds: Thresholds, grades: Grades, chosen: Sequence[int]
+    sweep: Sweep | None, ends: Ends | None, grid: Grids, thresholds: Thresholds, chosen: Sequence[int]
 ) -> list[Finding]:
     """The audits that run the model."""
-    if sweep is None:
+    if sweep is None or ends is None:
         names = ("last_layer", "repeatability", "position_stability", "norm_provenance", "unembed_bias", "copy_mask")
         return [missing(name, "not_asked", "The model was not at hand.") for name in names]
     return [
-        again.last_layer(sweep, grid, grades, chosen),
-        again.repeatability(sweep, grid, thresholds, grades, chosen),
-        positions.position_stability(sweep, grid, grades, chosen),
-        norms.norm_provenance(sweep, grid, chosen),
-        norms.unembed_bias(sweep, grid, grades),
-        norms.copy_mask(sweep),
+        again.last_layer(sweep, ends, grid, thresholds, chosen),
+        again.repeatability(sweep, grid, thresholds, chosen),
+        positions.position_stability(sweep, grid, thresholds, chosen),
+        norms.norm_provenance(sweep, ends, grid, chosen),
+        norms.unembed_bias(sweep, grid, thresholds),
+        norms.copy_mask(sweep, grid.table.special_ids),
     ]
 
 
-def spread_over(grid: Grid, count: int, wanted: Bool[np.ndarray, " prompt"] | None = None) -> list[int]:
+def spread_over(grid: Grids, count: int, wanted: Bool[np.ndarray, " prompt"] | None = None) -> list[int]:
     """At most `count` prompts with distinct token ids, evenly spread: of those wanted (with an onset), else of all."""
     wanted = grid.facts() & (grid.onset(LOGIT) >= 0) if wanted is None else wanted
     first: dict[tuple[int, ...], int] = {}

@@ -8,8 +8,8 @@ The rule of the file: a fact without an onset is no failure of a gate. It is not
 import numpy as np
 
 from ftw.sweep.audits.finding import Figures, Finding, grade, middle, missing, number, shown
-from ftw.sweep.audits.grades import Grades
-from ftw.sweep.audits.grid import LOGIT, Grid, share
+from ftw.sweep.audits.grid import Grids, share
+from ftw.sweep.milestones.grid import LOGIT
 from ftw.sweep.milestones.thresholds import Thresholds
 from ftw.sweep.outcome import Outcome
 
@@ -17,13 +17,13 @@ TARGETS = ("semantic", "strong", "strong_run2")
 """Onsets at which the gates are held against rescaled logits, as milestones name them."""
 
 
-def onset_margin(grid: Grid, thresholds: Thresholds, grades: Grades) -> Finding:
+def onset_margin(grid: Grids, thresholds: Thresholds) -> Finding:
     """How much probability an onset has: a rank of 1 close to uniform is a rank, and no more."""
     name = "onset_margin"
     facts = grid.facts()
     known = facts & (grid.onset(LOGIT) >= 0)
     if not known.any():
-        return missing(name, "no_onset" if facts.any() else "no_answer", "No fact has an onset.")
+        return missing(name, "no_onset" if facts.any() else grid.why_no_facts, "No fact has an onset.")
     probability, gap = (grid.figure(LOGIT, each) for each in ("p_at_semantic", "gap_at_semantic"))
     margin = probability - 1 / grid.table.vocab_size
     thin = share(margin[known] < thresholds.uniform_margin)
@@ -41,10 +41,10 @@ def onset_margin(grid: Grid, thresholds: Thresholds, grades: Grades) -> Finding:
         f"{shown(figures['median_gap'])} logits (medians); {thin:.0%} of {int(known.sum())} onsets are hardly above "
         f"uniform."
     )
-    return Finding(name, grade(thin, grades.thin_onsets), reading, figures, prompts)
+    return Finding(name, grade(thin, thresholds.grade_thin_onsets), reading, figures, prompts)
 
 
-def gate_stability(grid: Grid, thresholds: Thresholds, grades: Grades) -> Finding:
+def gate_stability(grid: Grids, thresholds: Thresholds) -> Finding:
     """At which share of small rescalings of the logits both gates hold, over the facts with a strong onset."""
     name = "gate_stability"
     facts = grid.facts()
@@ -54,7 +54,9 @@ def gate_stability(grid: Grid, thresholds: Thresholds, grades: Grades) -> Findin
         asked = any(grid.reason(LOGIT, "gate_both_strong", at) == "not_asked" for at in np.flatnonzero(facts).tolist())
         if asked:
             return missing(name, "not_asked", "The table holds no logits at these scales.")
-        return missing(name, "no_onset" if facts.any() else "no_answer", "No fact passes both gates at any layer.")
+        return missing(
+            name, "no_onset" if facts.any() else grid.why_no_facts, "No fact passes both gates at any layer."
+        )
     sensitive = share(held["strong"][known] < thresholds.gate_stable_share)
     figures: dict[str, Outcome] = {
         f"median_share_{target}": middle(values[facts], "no_onset") for target, values in held.items()
@@ -71,4 +73,4 @@ def gate_stability(grid: Grid, thresholds: Thresholds, grades: Grades) -> Findin
         f"{sensitive:.0%} of {int(known.sum())} strong onsets fall when logits are scaled by "
         f"{min(thresholds.gate_scales):g} to {max(thresholds.gate_scales):g}."
     )
-    return Finding(name, grade(sensitive, grades.scale_sensitive), reading, figures, prompts)
+    return Finding(name, grade(sensitive, thresholds.grade_scale_sensitive), reading, figures, prompts)

@@ -1,4 +1,4 @@
-"""Grid: the last positions of a table as matrices, prompts down and layers across.
+"""Grids: the milestones' grids of all lenses, every prompt and layer of the run in each, beside the milestones.
 
 The rule of the file: a number of a row that is not finite does not exist. It is NaN here, and so is a missing layer.
 """
@@ -11,17 +11,13 @@ from jaxtyping import Bool, Float, Int
 
 from ftw.sweep import milestones
 from ftw.sweep.milestones import Milestones, Thresholds
+from ftw.sweep.milestones.grid import first_token, grids
 from ftw.sweep.outcome import Outcome, Why
 from ftw.sweep.table import SweepTable
 
-LOGIT = "logit"
-"""The lens that the others are held against."""
-ALWAYS = ("is_finite", "resid_norm")
-"""Columns that mean something in a row without a distribution."""
 
-
-class Grid:
-    """What the audits read: one matrix per lens and column."""
+class Grids:
+    """What the audits read: one matrix per lens and column, prompts down and layers across."""
 
     def __init__(
         self,
@@ -33,7 +29,7 @@ class Grid:
         self._found = found
         self._thresholds = thresholds
         self._named: dict[tuple[int, str], dict[str, Outcome]] = {}
-        self._last = table.last()
+        self._grids = grids(table)
         self._known: dict[tuple[str, str, int], np.ndarray] = {}
 
     @cached_property
@@ -68,13 +64,9 @@ class Grid:
         key = lens, column, place
         if key not in self._known:
             found = np.full((len(self.table.items), self.n_layers + 1), np.nan)
-            rows = self._last["lens"] == lens
-            if column in self._last.columns:
-                values = self._last[column][rows]
-                values = (values if values.ndim == 1 else values[:, place]).astype(float)
-                if column not in ALWAYS:
-                    values = np.where(self._last["is_finite"][rows], values, np.nan)
-                found[self._last["prompt"][rows], self._last["layer"][rows]] = values
+            grid = self._grids.get(lens)
+            if grid is not None and grid.has(column):
+                found[np.ix_(grid.prompts, grid.layers)] = grid.numbers(column, place)
             self._known[key] = found
         return self._known[key]
 
@@ -85,15 +77,13 @@ class Grid:
 
     def listed(self, lens: str, place: int) -> Float[np.ndarray, "prompt layer"]:
         """The log-probability (nats) of the best token (place 0), the second best (1), …; NaN where not listed."""
-        listed = self._last["top_logprobs"].shape[1]
+        listed = self.table["top_logprobs"].shape[1]
         nothing = np.full((len(self.table.items), self.n_layers + 1), np.nan)
         return self.matrix(lens, "top_logprobs", place) if place < listed else nothing
 
     def ranks(self, lens: str) -> Float[np.ndarray, "prompt layer"]:
-        """The answer's rank, 1 = first; NaN where there is no answer."""
-        ranks = self.matrix(lens, "answer_rank")
-        known: np.ndarray = np.where(ranks > 0, ranks, np.nan)
-        return known
+        """The answer's rank, 1 = first; NaN where there is no answer, or its first token is only a blank."""
+        return self.matrix(lens, "answer_rank")
 
     def is_first(self, lens: str) -> Bool[np.ndarray, "prompt layer"]:
         """Whether the answer is ranked first."""
@@ -127,15 +117,22 @@ class Grid:
             self._named[prompt, lens] = dict(self.found[prompt, lens].outcomes())
         return self._named[prompt, lens]
 
-    def has_answer(self) -> Bool[np.ndarray, " prompt"]:
-        """Which prompts look for an answer."""
-        return np.array([bool(item.answer) for item in self.table.items], dtype=bool)
-
     def facts(self) -> Bool[np.ndarray, " prompt"]:
-        """Which prompts ask for a fact: those with an answer that are no negative control."""
+        """Which prompts ask for a fact: those whose answer's first token says something, no negative controls."""
+        speaks = [first_token(self.table, item.answer) is None for item in self.table.items]
+        facts: np.ndarray = self._asked & np.array(speaks, dtype=bool)
+        return facts
+
+    @property
+    def why_no_facts(self) -> Why:
+        """Why there is none, where there is none."""
+        return "blank_first" if self._asked.any() else "no_answer"
+
+    @cached_property
+    def _asked(self) -> Bool[np.ndarray, " prompt"]:
         kinds = [getattr(item.source, "kind", "fact") for item in self.table.items]
-        found: np.ndarray = self.has_answer() & np.array([kind == "fact" for kind in kinds], dtype=bool)
-        return found
+        answers = [bool(item.answer) for item in self.table.items]
+        return np.array([a and kind == "fact" for a, kind in zip(answers, kinds, strict=True)], dtype=bool)
 
     def flat(self, lens: str, share: float) -> Bool[np.ndarray, "prompt layer"]:
         """Rows whose entropy exceeds this share of log2 V: close to uniform."""

@@ -3,26 +3,26 @@
 The rule of the file: rows alone are read, so a run that lies on disk can be audited again without its model.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from ftw.sweep.audits.finding import Finding, grade, layer, missing, number, plain, quantile, shown
-from ftw.sweep.audits.grades import Grades
-from ftw.sweep.audits.grid import LOGIT, Grid, share
+from ftw.sweep.audits.grid import Grids, share
+from ftw.sweep.milestones.grid import LOGIT
+from ftw.sweep.milestones.thresholds import Thresholds
 from ftw.sweep.outcome import Outcome, Why
 from ftw.sweep.table import SweepTable
 
-GROWTH = float(np.log(2))
-"""A spike is at least a doubling or halving beyond what the other blocks do."""
-MADS = 3 * 1.4826
-"""… and three standard deviations, as the median absolute deviation estimates them."""
+SPREAD = 1.4826
+"""Standard deviations in a median absolute deviation of normal values."""
 FEWEST_BLOCKS = 4
 """Between the first and the last, below which no block stands out."""
 
 
-def numeric_health(table: SweepTable, grid: Grid, grades: Grades) -> Finding:
+def numeric_health(table: SweepTable, grid: Grids, thresholds: Thresholds) -> Finding:
     """Rows with a NaN or an infinity by lens and layer, sizes of logits, and what a fast product may have lost.
 
     A flagged layer at or before an onset is serious, however few there are: the onset may be an artefact.
@@ -44,7 +44,7 @@ def numeric_health(table: SweepTable, grid: Grid, grades: Grades) -> Finding:
     onsets = {lens: grid.onset(lens) for lens in table.lenses}
     hit = any((onsets[row["lens"]] >= row["layer"]).any() for row in rows)
     figures["is_before_an_onset"] = Outcome(bool(hit))
-    severity = "serious" if hit else grade(share(broken), grades.not_finite)
+    severity = "serious" if hit else grade(share(broken), thresholds.grade_not_finite)
     reading = (
         f"{int(broken.sum())} of {len(table)} rows are not finite; the logit lens's largest logit is "
         f"{shown(figures['max_abs_logit_p99'], 1)} (99th percentile)"
@@ -70,7 +70,7 @@ def _broken_rows(table: SweepTable, broken: np.ndarray) -> list[dict[str, Any]]:
     return [{"lens": lens, "layer": at_layer, "rows": rows} for (lens, at_layer), rows in sorted(found.items())]
 
 
-def norm_trajectory(grid: Grid, grades: Grades) -> Finding:
+def norm_trajectory(grid: Grids, thresholds: Thresholds) -> Finding:
     """How the residual stream's length grows over the blocks, and which blocks step out of line.
 
     A block is compared with the other blocks, not with a constant: every trained model's stream grows, and its first
@@ -86,7 +86,8 @@ def norm_trajectory(grid: Grid, grades: Grades) -> Finding:
     slope, r2 = _line(lengths[1:])
     inner = growth[1:-1]
     centre = float(np.median(inner))
-    bound = max(GROWTH, MADS * float(np.median(np.abs(inner - centre))))
+    deviation = SPREAD * float(np.median(np.abs(inner - centre)))
+    bound = max(math.log(thresholds.spike_factor), thresholds.spike_deviations * deviation)
     spikes = [at_block + 1 for at_block, step in enumerate(inner) if abs(step - centre) > bound]
     if spikes:
         shape = "spike"
@@ -112,7 +113,9 @@ def norm_trajectory(grid: Grid, grades: Grades) -> Finding:
         f"The stream's length changes by a factor of {np.exp(slope):.2f} per block (r2 {r2:.2f}): {shape}, "
         f"{len(spikes)} of {len(inner)} inner blocks out of line."
     )
-    return Finding(name, grade(len(spikes) / len(inner), grades.spikes), reading, figures, tables={"layers": rows})
+    return Finding(
+        name, grade(len(spikes) / len(inner), thresholds.grade_spikes), reading, figures, tables={"layers": rows}
+    )
 
 
 def _line(values: Float[np.ndarray, " layer"]) -> tuple[float, float]:

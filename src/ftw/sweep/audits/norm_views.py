@@ -8,31 +8,26 @@ from collections.abc import Sequence
 import numpy as np
 
 from ftw.sweep.audits.finding import Figures, Finding, grade, layer, middle, missing, number, percent, shown
-from ftw.sweep.audits.grades import Grades
-from ftw.sweep.audits.grid import LOGIT, Grid, share
+from ftw.sweep.audits.grid import Grids, share
+from ftw.sweep.milestones.grid import NORMED, RAW
+from ftw.sweep.milestones.thresholds import Thresholds
 from ftw.sweep.outcome import Outcome
 
-NORMED = (LOGIT, "next", "own")
-"""The views that put a norm before the head."""
-VIEWS = (*NORMED, "raw")
-NEAR = 1
-"""Layers: the views cut a block at different places, so that an onset one layer off is the same onset."""
 
-
-def spread_over_views(grid: Grid, grades: Grades) -> Finding:
+def spread_over_views(grid: Grids, thresholds: Thresholds) -> Finding:
     """The spread of the onset over all norm views of the run. `no_view` where there is only the logit lens."""
     name = "norm_views"
-    facts, onsets = _onsets(grid, VIEWS)
+    facts, onsets = _onsets(grid, (*NORMED, RAW))
     if len(onsets) < 2:
         return missing(name, "no_view", "The run read no norm view beside the logit lens.")
     if not facts.any():
-        return missing(name, "no_answer", "No prompt asks for a fact.")
-    spreads = _spread(onsets)
+        return missing(name, grid.why_no_facts, "No prompt asks for a fact.")
+    spreads, near = _spread(onsets), thresholds.same_onset_layers
     relative = middle(spreads[facts] / grid.n_layers, "never")
     figures: dict[str, Outcome] = {
         "median_spread_layers": middle(spreads[facts], "never"),
         "median_spread_share": relative,
-        "share_within_1": number(share((spreads <= NEAR)[facts & ~np.isnan(spreads)]), "never"),
+        "share_same_onset": number(share((spreads <= near)[facts & ~np.isnan(spreads)]), "never"),
     }
     known = facts & (np.stack(list(onsets.values())) >= 0).any(0)
     for lens, found in onsets.items():
@@ -43,7 +38,7 @@ def spread_over_views(grid: Grid, grades: Grades) -> Finding:
         | {"spread_layers": number(spreads[at], "never")}
         for at in np.flatnonzero(facts)
     }
-    severity = grade(float(relative.value), grades.spread) if relative.value is not None else None
+    severity = grade(float(relative.value), thresholds.grade_spread) if relative.value is not None else None
     reading = (
         f"The onset differs by {shown(figures['median_spread_layers'], 1)} of {grid.n_layers} layers (median) between "
         f"{', '.join(onsets)}; raw never finds {percent(figures['share_without_onset_raw'])} of what another finds."
@@ -54,7 +49,7 @@ def spread_over_views(grid: Grid, grades: Grades) -> Finding:
     return Finding(name, severity, reading, figures, prompts, why=None if severity else "never")
 
 
-def decoding_point(grid: Grid, grades: Grades) -> Finding:
+def decoding_point(grid: Grids, thresholds: Thresholds) -> Finding:
     """Whether each fact's onset is the same under every view with a norm.
 
     A fact that the model itself does not answer under any view has no onset anywhere, and is counted as missing.
@@ -64,11 +59,11 @@ def decoding_point(grid: Grid, grades: Grades) -> Finding:
     if len(onsets) < 2:
         return missing(name, "no_view", "The run read no other view with a norm than the logit lens.")
     if not facts.any():
-        return missing(name, "no_answer", "No prompt asks for a fact.")
+        return missing(name, grid.why_no_facts, "No prompt asks for a fact.")
     stacked = np.stack(list(onsets.values()))
     known = facts & (stacked >= 0).any(0)
-    spreads = _spread(onsets)
-    consistent = (stacked >= 0).all(0) & (spreads <= NEAR)
+    spreads, near = _spread(onsets), thresholds.same_onset_layers
+    consistent = (stacked >= 0).all(0) & (spreads <= near)
     figures = {
         "share_consistent": number(share(consistent[known]), "never"),
         "median_spread_layers": middle(spreads[known], "never"),
@@ -85,11 +80,14 @@ def decoding_point(grid: Grid, grades: Grades) -> Finding:
     found = figures["share_consistent"].value
     if found is None:
         return Finding(name, None, "No view ranks any answer first.", figures, prompts, why="never")
-    reading = f"{float(found):.0%} of {int(known.sum())} facts appear within {NEAR} layer under {', '.join(onsets)}."
-    return Finding(name, grade(1 - float(found), grades.inconsistent), reading, figures, prompts)
+    reading = (
+        f"{float(found):.0%} of {int(known.sum())} facts appear at the same layer, give or take {near}, under "
+        f"{', '.join(onsets)}."
+    )
+    return Finding(name, grade(1 - float(found), thresholds.grade_inconsistent), reading, figures, prompts)
 
 
-def _onsets(grid: Grid, names: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _onsets(grid: Grids, names: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return grid.facts(), {lens: grid.onset(lens) for lens in names if grid.has(lens)}
 
 

@@ -3,7 +3,7 @@
 The rule of the file: modules are named as the model names them, so that a reader can look them up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ftw.substrate.canonical import canonical_json, sha256_hex
-from ftw.sweep import forward, metrics
+from ftw.sweep import metrics
 from ftw.sweep.audits.finding import Finding, grade, middle, number, percent, plain, shown
-from ftw.sweep.audits.grades import Grades
-from ftw.sweep.audits.grid import LOGIT, Grid, share
-from ftw.sweep.audits.positions import special_ids
+from ftw.sweep.audits.grid import Grids, share
+from ftw.sweep.audits.states import Ends
 from ftw.sweep.lenses import VocabLens
 from ftw.sweep.lenses.logit import LogitLens
 from ftw.sweep.lenses.views import NormView, is_norm
+from ftw.sweep.milestones.grid import LOGIT
+from ftw.sweep.milestones.thresholds import Thresholds
 from ftw.sweep.outcome import Outcome
 from ftw.sweep.run import Sweep
 from ftw.sweep.table import is_word
@@ -27,7 +28,7 @@ SAMPLE = 16
 """Tokens of the mask that are shown."""
 
 
-def norm_provenance(sweep: Sweep, grid: Grid, chosen: Sequence[int]) -> Finding:
+def norm_provenance(sweep: Sweep, ends: Ends, grid: Grids, chosen: Sequence[int]) -> Finding:
     """The layer map: for each lens and layer the block that made the stream and the modules that it was read through.
 
     Length ratios are medians over the run's prompts, cosines over the chosen ones (indices).
@@ -36,11 +37,11 @@ def norm_provenance(sweep: Sweep, grid: Grid, chosen: Sequence[int]) -> Finding:
     names: dict[int, str] = {}
     for name, module in model.net.named_modules():
         names.setdefault(id(module), name)
-    resid = forward.read(model, [grid.table.items[at].ids for at in chosen])
+    states = ends.of(chosen)
     rows: list[dict[str, Any]] = []
     for lens in sweep.all_lenses:
         ratio = grid.matrix(lens.name, "state_norm") / grid.matrix(lens.name, "resid_norm")
-        cosines = _cosines(sweep, lens, resid.states)
+        cosines = _cosines(sweep, lens, states)
         for place, at in enumerate(lens.layers):
             rows.append(
                 {
@@ -100,7 +101,7 @@ def _cosines(sweep: Sweep, lens: VocabLens, states: Tensor) -> np.ndarray:
     return found
 
 
-def unembed_bias(sweep: Sweep, grid: Grid, grades: Grades) -> Finding:
+def unembed_bias(sweep: Sweep, grid: Grids, thresholds: Thresholds) -> Finding:
     """The head's bias, and how often the logit lens's best token is just the one that the bias favours most."""
     bias = getattr(sweep.model.arch.head, "bias", None)
     if not isinstance(bias, Tensor):
@@ -121,12 +122,12 @@ def unembed_bias(sweep: Sweep, grid: Grid, grades: Grades) -> Finding:
         f"The head's bias reaches {largest:.2f} logits; its favourite token is the best one in "
         f"{percent(figures['share_favoured'])} of the rows."
     )
-    return Finding("unembed_bias", grade(largest, grades.bias), reading, figures)
+    return Finding("unembed_bias", grade(largest, thresholds.grade_bias), reading, figures)
 
 
-def copy_mask(sweep: Sweep) -> Finding:
+def copy_mask(sweep: Sweep, special: Set[int]) -> Finding:
     """The tokens that never count as words of a prompt, as a number and a hash: their list can be made again."""
-    ignored = ignored_ids(sweep)
+    ignored = ignored_ids(sweep, special)
     sample = [{"id": token, "piece": piece} for token, piece in list(ignored.items())[:SAMPLE]]
     figures = {
         "size": Outcome(len(ignored)),
@@ -139,12 +140,11 @@ def copy_mask(sweep: Sweep) -> Finding:
     return Finding("copy_mask", "fine", reading, figures, tables={"sample": sample})
 
 
-def ignored_ids(sweep: Sweep) -> dict[int, str]:
+def ignored_ids(sweep: Sweep, special: Set[int]) -> dict[int, str]:
     """Every token id that is no word, ascending, with its text. Special tokens are in it. Empty without a tokenizer."""
     tokenizer = sweep.model.tokenizer
     if tokenizer is None:
         return {}
-    special = special_ids(sweep)
     known = min(sweep.model.vocab_size, len(tokenizer))
     options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
     pieces = tokenizer.batch_decode([[token] for token in range(known)], **options)

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ftw.sweep import forward
 from ftw.sweep.audits.finding import Figures, Finding, grade, middle, missing, number, percent, plain, shown
-from ftw.sweep.audits.grades import Grades
-from ftw.sweep.audits.grid import LOGIT, Grid, share
+from ftw.sweep.audits.grid import Grids, share
+from ftw.sweep.audits.states import read_each
 from ftw.sweep.decode import Targets, decode
 from ftw.sweep.lenses.logit import LogitLens
+from ftw.sweep.milestones.grid import LOGIT
+from ftw.sweep.milestones.thresholds import Thresholds
 from ftw.sweep.outcome import Outcome
 from ftw.sweep.run import Sweep
-from ftw.sweep.table import Item, SweepTable
+from ftw.sweep.table import SweepTable
 
 SHIFTS = (1, 2, 4, 8)
 """Positions that a prompt is moved to the right by."""
@@ -27,7 +28,7 @@ EARLY, LATE = 0.92, 0.96
 """Up to the first it is early in the prompt, from the second on late."""
 
 
-def position_stability(sweep: Sweep, grid: Grid, grades: Grades, chosen: Sequence[int]) -> Finding:
+def position_stability(sweep: Sweep, grid: Grids, thresholds: Thresholds, chosen: Sequence[int]) -> Finding:
     """Whether the onset of these prompts (indices) holds when line breaks stand before them.
 
     A shift at which the model itself no longer answers says nothing about the lens: it is counted apart.
@@ -40,15 +41,11 @@ def position_stability(sweep: Sweep, grid: Grid, grades: Grades, chosen: Sequenc
         (at, shift, moved)
         for at in prompts
         for shift in SHIFTS
-        if len(moved := shifted(sweep, grid.table.items[at], shift)) <= sweep.model.context
+        if len(moved := shifted(sweep, grid.table, at, shift)) <= sweep.model.context
     ]
     if not cases:
         return missing(name, "no_onset", "No prompt with an onset can be moved within the context.")
-    resid = forward.read(sweep.model, [moved for _, _, moved in cases])
-    # sequences that are equal share rows: look up the row of each case
-    rows = {prompt: row for row, prompt in enumerate(resid.prompt.tolist())}
-    first = forward.first_of_its_kind([moved for _, _, moved in cases])
-    states = resid.states[:, [rows[each] for each in first]]
+    states = read_each(sweep.model, [moved for _, _, moved in cases])
     answers = torch.tensor([grid.table.items[at].answer[0] for at, _, _ in cases])
     lens = LogitLens(sweep.model.arch)
     found = decode(sweep.model, [lens], states, Targets({"answer": answers}), k=1, wanted=(), head=sweep.head)
@@ -57,22 +54,26 @@ def position_stability(sweep: Sweep, grid: Grid, grades: Grades, chosen: Sequenc
     layers = np.array([onset[at] for at, _, _ in cases])
     stable = ranks[layers, np.arange(len(cases))] == 1
     later = ranks[np.minimum(layers + 1, grid.n_layers), np.arange(len(cases))] == 1
-    return _stability(grid, grades, [(at, shift) for at, shift, _ in cases], keeps, stable, stable | later)
+    return stability(grid, thresholds, [(at, shift) for at, shift, _ in cases], keeps, stable, stable | later)
 
 
-def _stability(
-    grid: Grid,
-    grades: Grades,
+def stability(
+    grid: Grids,
+    thresholds: Thresholds,
     cases: Sequence[tuple[int, int]],
     keeps: np.ndarray,
     stable: np.ndarray,
     near: np.ndarray,
 ) -> Finding:
+    """The finding from prompts and their shifts: does the model keep its answer, is it first at the onset, or next."""
     shifts = np.array([shift for _, shift in cases])
     owners = np.array([at for at, _ in cases])
     held = number(share(stable[keeps]), "never")
+    each = {at: share(stable[keeps & (owners == at)]) for at in sorted(set(owners.tolist()))}
+    whole = [one >= thresholds.position_share for one in each.values() if np.isfinite(one)]
     figures = {
         "share_stable": held,
+        "share_prompts_stable": number(share(whole), "never"),
         "share_stable_or_next": number(share(near[keeps]), "never"),
         "share_model_keeps": number(share(keeps)),
         "n_prompts": Outcome(len(set(owners.tolist()))),
@@ -86,11 +87,8 @@ def _stability(
         }
         for shift in sorted(set(shifts.tolist()))
     ]
-    prompts: dict[str, Figures] = {
-        grid.ids[at]: {"share_stable": number(share(stable[keeps & (owners == at)]), "never")}
-        for at in sorted(set(owners.tolist()))
-    }
-    severity = grade(1 - float(held.value), grades.unstable_positions) if held.value is not None else None
+    prompts: dict[str, Figures] = {grid.ids[at]: {"share_stable": number(one, "never")} for at, one in each.items()}
+    severity = grade(1 - float(held.value), thresholds.grade_unstable_positions) if held.value is not None else None
     reading = (
         f"Moved by up to {int(shifts.max())} positions the model keeps {share(keeps):.0%} of {len(cases)} answers; "
         f"the onset's layer still has {percent(held)} of those."
@@ -100,27 +98,22 @@ def _stability(
     )
 
 
-def shifted(sweep: Sweep, item: Item, shift: int) -> list[int]:
-    """The prompt with line breaks before it, behind the special tokens that it begins with.
+def shifted(sweep: Sweep, table: SweepTable, prompt: int, shift: int) -> list[int]:
+    """The prompt (an index) with line breaks before it, behind the special tokens that it begins with.
 
     Without a tokenizer, or where it has no line break, its own first token of text is repeated instead.
     """
-    special = special_ids(sweep)
-    start = next((at for at, token in enumerate(item.ids) if token not in special), len(item.ids) - 1)
-    filler = item.ids[start]
+    ids = table.items[prompt].ids
+    start = next((at for at, token in enumerate(ids) if token not in table.special_ids), len(ids) - 1)
+    filler = ids[start]
     tokenizer = sweep.model.tokenizer
     if tokenizer is not None:
         breaks = tokenizer("\n", add_special_tokens=False)["input_ids"]
         filler = breaks[-1] if breaks else filler
-    return [*item.ids[:start], *[filler] * shift, *item.ids[start:]]
+    return [*ids[:start], *[filler] * shift, *ids[start:]]
 
 
-def special_ids(sweep: Sweep) -> frozenset[int]:
-    """The tokenizer's special tokens."""
-    return frozenset() if sweep.model.tokenizer is None else frozenset(sweep.model.tokenizer.all_special_ids)
-
-
-def next_token_depth(table: SweepTable, grid: Grid) -> Finding:
+def next_token_depth(table: SweepTable, grid: Grids) -> Finding:
     """Where ordinary next tokens of the prompts are decided, at every position but the last.
 
     It reaches 1 when every next token that the model gets right is right at the facts' median onset already.
@@ -152,7 +145,7 @@ def next_token_depth(table: SweepTable, grid: Grid) -> Finding:
     return Finding(name, "fine", reading, figures)
 
 
-def learned_positions(table: SweepTable, grid: Grid, lens: str | None) -> Finding:
+def learned_positions(table: SweepTable, grid: Grids, lens: str | None, thresholds: Thresholds) -> Finding:
     """What a learned lens gains at different places of each prompt, keyed by prompt."""
     name = "learned_positions"
     if lens is None:
@@ -180,7 +173,15 @@ def learned_positions(table: SweepTable, grid: Grid, lens: str | None) -> Findin
     reading = (
         f"{lens} gains {shown(figures['early'])} bits early in the prompts and {shown(figures['late'])} at their ends."
     )
-    return Finding(name, "fine" if abs(gap) < 1.0 else "note", reading, figures, prompts, {"grid": rows}, subject=lens)
+    return Finding(
+        name,
+        "fine" if abs(gap) < thresholds.position_gap_bits else "note",
+        reading,
+        figures,
+        prompts,
+        {"grid": rows},
+        subject=lens,
+    )
 
 
 def _gains(table: SweepTable, lens: str) -> dict[tuple[int, int], float]:

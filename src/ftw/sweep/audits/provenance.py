@@ -17,6 +17,7 @@ import torch
 import ftw
 from ftw.substrate.canonical import canonical_json, sha256_hex
 from ftw.substrate.model import Model
+from ftw.sweep.identity import attention, code_sha256, config_sha256
 from ftw.sweep.lenses import VocabLens
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow")
@@ -36,6 +37,8 @@ def capture(
         "model": {
             "name": model.name,
             "fingerprint": model.fingerprint,
+            "config_sha256": config_sha256(model),
+            "attention": attention(model),
             "revision": revision(model),
             "architecture": type(model.net).__name__,
             "parameters": sum(each.numel() for each in model.net.parameters()),
@@ -44,7 +47,7 @@ def capture(
             "class": None if model.tokenizer is None else type(model.tokenizer).__name__,
             "sha256": tokenizer_sha256(model),
         },
-        "code": {"version": ftw.__version__, "commit": commit()},
+        "code": {"version": ftw.__version__, "commit": commit(), "sha256": code_sha256()},
         "lenses": [{"name": lens.name, "digest": lens.digest} for lens in lenses],
         "battery": dict(battery) if battery is not None else None,
         "versions": {name: _version(name) for name in PACKAGES},

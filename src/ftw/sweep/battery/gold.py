@@ -141,7 +141,7 @@ class _Speller:
         ids = self._ids(prompt.text)
         if not set(ids) - self.special and not set(self._plain(prompt.text)):
             raise ConfigError(f"{prompt.place}: the text {prompt.text!r} tokenises to nothing: reword it")
-        self._fits(prompt, len(ids), "prompt")
+        self._fits(prompt, len(ids), "the prompt takes")
         return ids
 
     def gold(self, prompt: Prompt, answer: str) -> Gold:
@@ -157,7 +157,7 @@ class _Speller:
                 f"{prompt.place}: {self.model.name}'s tokenizer has no token for part of the answer {answer!r}: "
                 f"its score would be that of the unknown token; reword it"
             )
-        self._fits(prompt, len(before) + len(ids) - 1, f"prompt and answer {answer!r}")
+        self._fits(prompt, len(before) + len(ids) - 1, f"prompt and answer {answer!r} take")
         if ids not in self.shown:
             self.shown[ids] = tuple(self.model.pieces(ids))
         return Gold(answer, before, ids, self.shown[ids], how)
@@ -201,7 +201,7 @@ class _Speller:
     def _fits(self, prompt: Prompt, n: int, what: str) -> None:
         if n > self.context:
             raise PromptTooLong(
-                f"{prompt.place}: {what} take {n} tokens: {self.model.name} holds {self.context}. Shorten the text"
+                f"{prompt.place}: {what} {n} tokens: {self.model.name} holds {self.context}. Shorten the text"
             )
 
     def _ids(self, text: str) -> tuple[int, ...]:

@@ -18,7 +18,8 @@ from jaxtyping import Bool
 
 from ftw.substrate.errors import ConfigError
 from ftw.sweep.files.difference import Change, Diff, Moved, Shift, Token, Tolerance, Verdict, Where
-from ftw.sweep.files.parquet import ROWS, read_rows
+from ftw.sweep.files.finished import read_finished
+from ftw.sweep.files.parquet import ROWS
 from ftw.sweep.files.rundir import read_document
 from ftw.sweep.table import COLUMNS, SweepTable
 
@@ -52,10 +53,10 @@ def pairs(run_a: Path, run_b: Path) -> list[tuple[Path, Path]]:
 def diff(run_a: Path, run_b: Path, *, tolerance: Tolerance | None = None, listed: int = 20) -> Diff:
     """What differs from the run in one folder to that in another. `listed` tokens are named at most.
 
-    Raises ConfigError and StorageError as `read_rows` and `read_document` do.
+    Raises ConfigError and StorageError as `read_finished` does.
     """
-    documents = read_document(run_a), read_document(run_b)
-    return compare((read_rows(run_a), read_rows(run_b)), documents, (str(run_a), str(run_b)), tolerance, listed)
+    (document_a, a), (document_b, b) = read_finished(run_a), read_finished(run_b)
+    return compare((a, b), (document_a, document_b), (str(run_a), str(run_b)), tolerance, listed)
 
 
 def compare(
@@ -114,10 +115,14 @@ def _verdict(found: Diff) -> Verdict:
 
 
 def _models(run: Path) -> dict[str, Path]:
-    """The folders of a run of many models, by name; empty where its rows lie in the folder itself."""
+    """The folders of a run of many models that ended well, by name; empty where its rows lie in the folder itself."""
     if (run / ROWS).exists():
         return {}
-    return {file.parent.name: file.parent for file in run.glob(f"*/{ROWS}")}
+    folders = [file.parent for file in run.glob(f"*/{ROWS}")]
+    found = {each.name: each for each in folders if read_document(each)["status"] == "ok"}
+    if folders and not found:
+        raise ConfigError(f"no model of the run in {run} ended well: sweep again, with --resume")
+    return found
 
 
 def _prompts(table: SweepTable) -> dict[tuple[str, int], int]:

@@ -69,10 +69,9 @@ def write_rows(folder: Path, table: SweepTable, provenance: Mapping[str, Any]) -
     `provenance` is what made it (fingerprint, revision, tokenizer, code, battery, …) as JSON values. Raises
     StorageError, NumericError for NaN in the provenance.
     """
-    file = folder / ROWS
-    with RowsFile(file, provenance) as rows:
+    with RowsFile(folder / ROWS, provenance) as rows:
         rows.append(table)
-    return file
+    return rows.file
 
 
 def read_rows(folder: Path) -> SweepTable:
@@ -89,6 +88,14 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     file = folder / ROWS if folder.is_dir() else folder
     with _readable(file), pq.ParquetFile(file) as parquet:
         return _opened(file, parquet.metadata.metadata)[1]
+
+
+def rows_sha256(folder: Path) -> str:
+    """The SHA-256 (hex) over all that a folder's rows hold, as their end says it. Raises as `read_rows`."""
+    file = folder / ROWS if folder.is_dir() else folder
+    with _readable(file), pq.ParquetFile(file) as parquet:
+        _opened(file, parquet.metadata.metadata)
+        return str(parquet.metadata.metadata[b"ftw.sha256"].decode())
 
 
 class RowsFile:

@@ -4,9 +4,11 @@ A run is written in a folder of its own, `run-YYYYMMDD-HHMM.running`. When it en
 aside as `run-<its stamp>` and the new one takes its place. Two runs in one minute get numbers (`…-2`), two processes at
 once never share a folder, and a process that is killed at any moment leaves every run where it can be found.
 
-The rule of the file: a folder only ever changes its name. `run-latest` is a run that ended, whole, or not there.
+The rule of the file: a folder only ever changes its name. `run-latest` is a run that ended, whole, or not there; where
+one has rows, it is one with rows.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -17,7 +19,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from ftw.substrate.canonical import canonical_json, read_json
 from ftw.substrate.errors import Cancelled, ConfigError, StorageError
@@ -31,6 +33,7 @@ SCHEMA = 1
 """Which keys a run's document has."""
 DOCUMENT = "run.json"
 LATEST = "run-latest"
+ROWS = "rows.parquet"
 RUNNING = ".running"
 """What the name of a folder ends with while its run is written."""
 MOST_BYTES = 1 << 30
@@ -43,6 +46,12 @@ RESERVED = 64 << 10
 Status: TypeAlias = Literal["running", "ok", "failed", "partial"]
 """`running`: being written, or its process was killed. `ok`: complete. `failed`: ended by an error. `partial`: called
 off in the middle; what is there is right."""
+BLOCKS: Mapping[str, type] = {
+    **dict.fromkeys(("error", "model", "provenance", "gate", "battery", "sweep", "thresholds", "rows"), dict),
+    **dict.fromkeys(("statistics", "audit", "guidance", "milestones"), dict),
+    **dict.fromkeys(("prompts", "temperatures", "notes", "models"), list),
+}
+"""Blocks of a document with their types. Any may be missing, or null."""
 Clock: TypeAlias = Callable[[], datetime]
 
 
@@ -67,7 +76,7 @@ class Run:
     """One run that is being written. Leaving it by an exception ends it as failed, called off as partial."""
 
     folder: Path
-    """Where to write now. It changes its name to `run-latest` when the run ends."""
+    """Where to write now. It changes its name when the run ends: to `run-latest`, or without rows to `run-<stamp>`."""
 
     def __init__(self, base: Path, command: Sequence[str] | str, clock: Clock) -> None:
         self.base = base
@@ -158,7 +167,11 @@ def _text(value: Any, depth: int) -> str:
 
 
 def read_document(folder: Path) -> dict[str, Any]:
-    """A run's document. Raises ConfigError where there is none, or one of another schema, StorageError."""
+    """A run's document, however it ended. What a finished one must have besides: `ftw.sweep.files.finished`.
+
+    Raises ConfigError where there is none, one of another schema, or one with a block of another type (file and key are
+    named), StorageError.
+    """
     file = folder / DOCUMENT
     document = read_json(file, MOST_BYTES)
     if not isinstance(document, dict) or "schema" not in document or "status" not in document:
@@ -168,7 +181,28 @@ def read_document(folder: Path) -> dict[str, Any]:
             f"{file} has schema {document['schema']!r}, this version reads {SCHEMA}: sweep again, or use the version "
             "that wrote it"
         )
-    return unfold(document)
+    _require_types(file, document)
+    try:
+        return unfold(document)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file}: its block 'milestones' is not what was written. Sweep again") from error
+
+
+def _require_types(file: Path, document: Mapping[str, Any]) -> None:
+    """Raise ConfigError, naming file and key, for a block that is there and not of its type."""
+    if document["status"] not in get_args(Status):
+        raise ConfigError(f"{file} has status {document['status']!r}: it is one of {', '.join(get_args(Status))}")
+    for key, kind in BLOCKS.items():
+        if document.get(key) is not None and not isinstance(document[key], kind):
+            raise ConfigError(
+                f"{file}: {key} is a {type(document[key]).__name__}, not a {kind.__name__}: it is not what was "
+                "written. Sweep again"
+            )
+    if (error := document.get("error")) and not all(isinstance(error.get(key), str) for key in ("type", "message")):
+        raise ConfigError(f"{file}: error has no type or no message: it is not what was written. Sweep again")
+    for index, prompt in enumerate(document.get("prompts") or ()):
+        if not isinstance(prompt, dict) or not isinstance(prompt.get("id"), str):
+            raise ConfigError(f"{file}: prompts[{index}] has no id: it is not what was written. Sweep again")
 
 
 def _read_or_nothing(folder: Path) -> dict[str, Any]:
@@ -211,11 +245,21 @@ def _end(folder: Path) -> None:
 
 
 def _publish(base: Path, folder: Path, clock: Clock) -> Path:
-    """Makes a folder `run-latest`. Killed between the two steps, there is none, and every run has its name."""
+    """Makes a folder `run-latest`. Killed between the two steps, there is none, and every run has its name.
+
+    A run that ended before its first row never takes the place of one that has rows: it is put away beside it.
+    """
     latest = base / LATEST
+    if has_rows(latest) and not has_rows(folder) and _read_or_nothing(folder).get("status") != "ok":
+        return _rename(folder, base, folder.name.removesuffix(RUNNING))
     if latest.exists() or latest.is_symlink():
         _rename(latest, base, f"run-{_stamp(latest, clock)}")
     return folder.rename(latest)
+
+
+def has_rows(folder: Path) -> bool:
+    """Whether a run holds rows, its own or those of one of its models."""
+    return any(next(folder.glob(where), None) is not None for where in (ROWS, f"*/{ROWS}"))
 
 
 def _stamp(folder: Path, clock: Clock) -> str:
@@ -271,6 +315,9 @@ def _storage(base: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or base
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        is_file = error.errno in (errno.ENOTDIR, errno.EEXIST)
+        hint = "free some space, or " if is_full else "it is a file: " if is_file else ""
         raise StorageError(
-            f"{where}: {error.strerror or error}; free some space, or give another folder for the runs"
+            f"{where}: {error.strerror or error}; {hint}give another folder for the runs with --out"
         ) from error

@@ -27,7 +27,9 @@ from ftw.substrate.errors import ConfigError, FingerprintMismatch, PackError, St
 from ftw.substrate.manifest import sha256_hex
 from ftw.substrate.model import Model
 from ftw.sweep.fitting.accept import Acceptance
-from ftw.sweep.lenses.tuned import ModelName, TunedLens, TunedManifest, head_device, load_tuned
+from ftw.sweep.lenses import kinds
+from ftw.sweep.lenses.fitted import ModelOf
+from ftw.sweep.lenses.tuned import TunedLens, TunedManifest, head_device, load_tuned
 
 CONFIG, PARAMS = "config.json", "params.pt"
 KEY = re.compile(r"(\d+)\.(weight|bias)")
@@ -80,7 +82,7 @@ def read_foreign(folder: Path, model: Model, *, name: str = "tuned") -> TunedLen
     zero = torch.zeros(config.d_model)
     bias = torch.stack([state.get(f"{layer}.bias", zero).float() for layer in range(n)])
     manifest = TunedManifest(
-        model=ModelName(name=model.name, fingerprint=model.fingerprint),
+        model=ModelOf.of(model),
         d_model=config.d_model,
         n_layers=n,
         lens="full",
@@ -164,3 +166,7 @@ def _check(file: Path, config: ForeignConfig, state: Mapping[str, Any]) -> None:
             raise PackError(f"{file}: {key} is {found}, {CONFIG} says {list(shape)}")
         if not bool(torch.isfinite(tensor).all()):
             raise PackError(f"{file}: {key} holds a NaN or an infinity")
+
+
+TUNED = kinds.learned("tuned", open_tuned, fit="ftw sweep fit-tuned", foreign=(CONFIG, PARAMS))
+"""The tuned lens as `--lens tuned` knows it: in either form."""

@@ -32,10 +32,10 @@ from ftw.sweep import forward
 from ftw.sweep.fitting.accept import Acceptance, accept, compare, depth_layers
 from ftw.sweep.fitting.corpus import Corpus, Windows
 from ftw.sweep.fitting.rows import ALL, heldout_rows
+from ftw.sweep.lenses.fitted import ModelOf
 from ftw.sweep.lenses.logit import LogitLens
 from ftw.sweep.lenses.prism import (
     Covariance,
-    ModelOf,
     PrismLens,
     PrismManifest,
     Target,
@@ -186,7 +186,7 @@ def _manifest(
 ) -> PrismManifest:
     lens = fit.lens
     return PrismManifest(
-        model=ModelOf(name=model.name, fingerprint=model.fingerprint),
+        model=ModelOf.of(model),
         width=len(lens.mean),
         n_layers=model.n_layers,
         target=form[0],

@@ -30,10 +30,10 @@ from ftw.sweep.fitting.corpus import Corpus
 from ftw.sweep.fitting.rows import Rows, heldout_rows
 from ftw.sweep.fitting.schedule import Schedule
 from ftw.sweep.fitting.teacher import Teacher
+from ftw.sweep.lenses.fitted import ModelOf
 from ftw.sweep.lenses.tuned import (
     KINDS,
     PARTS,
-    ModelName,
     Stored,
     TunedKind,
     TunedLens,
@@ -129,7 +129,7 @@ def fit_tuned(
 
 def _manifest(model: Model, lens: TunedLens, source: dict[str, Any], acceptance: Acceptance) -> TunedManifest:
     return TunedManifest(
-        model=ModelName(name=model.name, fingerprint=model.fingerprint),
+        model=ModelOf.of(model),
         d_model=model.d_model,
         n_layers=model.n_layers,
         lens=lens.kind,

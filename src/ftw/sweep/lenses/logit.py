@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ftw.substrate.anatomy import Arch
 from ftw.substrate.unembed import head_input
+from ftw.sweep.lenses import kinds
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,6 @@ class LogitLens:
     ) -> Float[Tensor, "layer row width"]:
         """The tail of every state, in one go."""
         return head_input(self.arch, resid)
+
+
+KIND = kinds.norm("logit", lambda model: LogitLens(model.arch))

@@ -11,7 +11,6 @@ is not the model. How it is fitted: `ftw.sweep.fitting.prism`.
 The rule of the file: whitening and rotation act on one definition of the lens input, and the rotation on rows.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,10 +25,12 @@ from torch import Tensor
 
 from ftw.substrate.anatomy import Arch
 from ftw.substrate.config import Strict
-from ftw.substrate.errors import ConfigError, FingerprintMismatch, ModelError, PackError
-from ftw.substrate.manifest import load_artifact, save_artifact
+from ftw.substrate.errors import ConfigError, ModelError, PackError
+from ftw.substrate.manifest import save_artifact
 from ftw.substrate.model import Model
 from ftw.substrate.unembed import head_input
+from ftw.sweep.lenses import kinds
+from ftw.sweep.lenses.fitted import ModelOf, digest_of, read_fitted, require_model, require_shape, require_tensors
 
 Target = Literal["head", "states"]
 """What lens inputs are rotated onto. `head`: their principal directions onto the head's strongest ones, in order.
@@ -39,13 +40,6 @@ Covariance = Literal["diagonal", "full"]
 VECTORS, MATRICES = ("mean", "deviation", "offset"), ("rotation", "decorrelate")
 ORTHOGONAL = 1e-3
 """How far a rotation times its transpose may be from the identity, in its largest entry."""
-
-
-class ModelOf(Strict):
-    """The model that a lens was made for."""
-
-    name: str
-    fingerprint: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 class PrismManifest(Strict):
@@ -99,13 +93,8 @@ class PrismLens:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over its scale and its tensors: name, shape and fp32 bytes of each."""
-        digest = hashlib.sha256(json.dumps(["scale", self.scale]).encode())
-        for name, tensor in self.tensors.items():
-            flat = tensor.detach().float().cpu().contiguous()
-            digest.update(json.dumps([name, list(flat.shape)]).encode() + b"\n")
-            digest.update(flat.numpy().tobytes())
-        return digest.hexdigest()
+        """SHA-256 (hex) over its scale and its tensors: see `digest_of`."""
+        return digest_of(self.tensors, json.dumps(["scale", self.scale]).encode())
 
     def head_inputs(
         self, resid: Float[Tensor, "layer row d_model"], layers: Sequence[int]
@@ -146,29 +135,16 @@ def save_prism(folder: Path, lens: PrismLens) -> None:
 def load_prism(folder: Path, model: Model, *, name: str = "prism") -> PrismLens:
     """The lens of an artefact folder, for the model that it was fitted on.
 
-    Raises FingerprintMismatch for another model's, PackError (file and numbers are named) for unknown or missing keys,
-    tensors of another shape, a NaN or infinity, a rotation that is none, or a damaged file, StorageError for a file
-    that cannot be read, ModelError where it cannot be put on the model's device.
+    Raises FingerprintMismatch for a model of other weights or another config, PackError (file and numbers are named)
+    for unknown or missing keys, tensors of another shape, a NaN or infinity, a rotation that is none, or a damaged
+    file, StorageError for a file that cannot be read, ModelError where it cannot be put on the model's device.
     """
-    body, tensors = load_artifact(folder)
-    file = folder / "manifest.json"
-    if body.get("kind") != "prism-lens":
-        raise PackError(f"{file} is of a {body.get('kind', 'nameless kind')!r}, not of a 'prism-lens'")
-    try:
-        manifest = PrismManifest.read(body, source=str(file))
-    except ConfigError as error:
-        raise PackError(f"{error}. The file was written by another version, or changed by hand") from error
-    if manifest.model.fingerprint != model.fingerprint:
-        raise FingerprintMismatch(
-            f"{file}: this Prism was made for {manifest.model.name} ({manifest.model.fingerprint[:8]}), the model is "
-            f"{model.name} ({model.fingerprint[:8]}): fit one with `ftw sweep fit-prism`"
-        )
+    manifest, tensors = read_fitted(folder, PrismManifest, "prism-lens")
+    require_model(folder, manifest.model, model, what="Prism", verb="fit-prism")
     head = model.arch.head.weight
-    shape = (manifest.n_layers, manifest.width)
-    if not isinstance(head, Tensor) or shape != (model.n_layers, head.shape[1]):
-        wide = head.shape[1] if isinstance(head, Tensor) else 0
-        raise PackError(f"{file}: {shape[0]} layers of {shape[1]}, {model.name} has {model.n_layers} of {wide}")
-    _check(folder / "tensors.safetensors", manifest, tensors)
+    require_shape(folder, (manifest.n_layers, manifest.width), model, head.shape[1] if isinstance(head, Tensor) else 0)
+    assert isinstance(head, Tensor)  # else no width was right
+    _check(folder, manifest, tensors)
     read = of_tensors(model.arch, tensors, manifest.scale)
     there = {key: read.on(key, head.device) for key in tensors}
     return replace(of_tensors(model.arch, there, manifest.scale), name=name, manifest=manifest)
@@ -188,24 +164,14 @@ def of_tensors(arch: Arch, tensors: Mapping[str, Tensor], scale: float) -> Prism
     )
 
 
-def _check(file: Path, manifest: PrismManifest, tensors: Mapping[str, Tensor]) -> None:
+def _check(folder: Path, manifest: PrismManifest, tensors: Mapping[str, Tensor]) -> None:
     """Raise PackError unless the tensors are those that the manifest speaks of, finite, and the rotation one."""
     width = manifest.width
-    wanted = {**dict.fromkeys(VECTORS, (width,)), "rotation": (width, width)}
+    wanted: dict[str, tuple[int, ...]] = {**dict.fromkeys(VECTORS, (width,)), "rotation": (width, width)}
     if manifest.covariance == "full":
         wanted["decorrelate"] = (width, width)
-    if set(tensors) != set(wanted):
-        raise PackError(
-            f"{file} holds {sorted(tensors)}: a Prism of {manifest.covariance} covariance has {sorted(wanted)}"
-        )
-    for name, tensor in tensors.items():
-        if tuple(tensor.shape) != wanted[name]:
-            raise PackError(f"{file}: {name} is {list(tensor.shape)}, the manifest says {list(wanted[name])}")
-        if not tensor.is_floating_point():
-            raise PackError(f"{file}: {name} is {tensor.dtype}: a Prism is made of floats")
-        bad = int((~torch.isfinite(tensor)).sum())
-        if bad:
-            raise PackError(f"{file}: {name} has {bad} NaN or infinite of {tensor.numel()} numbers: fit it anew")
+    require_tensors(folder, tensors, wanted, owner=f"a Prism of {manifest.covariance} covariance", what="a Prism")
+    file = folder / "tensors.safetensors"
     if float(tensors["deviation"].min()) <= 0:
         raise PackError(f"{file}: deviation goes down to {float(tensors['deviation'].min()):.3g}: it must be above 0")
     off = orthogonality_error(tensors["rotation"].double())
@@ -217,3 +183,6 @@ def orthogonality_error(rotation: Float[Tensor, "width width"]) -> float:
     """The largest entry of R Rᵀ - 1."""
     one = torch.eye(len(rotation), dtype=rotation.dtype, device=rotation.device)
     return float((rotation @ rotation.T - one).abs().max())
+
+
+KIND = kinds.learned("prism", load_prism, fit="ftw sweep fit-prism")

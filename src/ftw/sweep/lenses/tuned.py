@@ -5,14 +5,11 @@ the model's, A = 0 and b = 0 is the logit lens, and lenses of the `tuned-lens` p
 exactly. Each of the layers 0 (embedding output) to n - 1 has its own A and b; layer n has none: there the lens is the
 model. `bias` has no A, `rank` has A = U V of rank r, `full` any A.
 
-On disk: a folder with `manifest.json` and `tensors.safetensors`.
+On disk: a folder, see `ftw.sweep.lenses.fitted`.
 
-The rule of the file: a lens that is read is whole, finite, and made for this very model; anything else is an error.
+The rule of the file: at layer n the lens is the model, and an A and b of zeros are the logit lens.
 """
 
-import hashlib
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,10 +23,19 @@ from torch import Tensor
 
 from ftw.substrate.anatomy import Arch
 from ftw.substrate.config import Strict
-from ftw.substrate.errors import ConfigError, FingerprintMismatch, PackError
-from ftw.substrate.manifest import load_artifact, save_artifact
+from ftw.substrate.errors import ConfigError, PackError
+from ftw.substrate.manifest import save_artifact
 from ftw.substrate.model import Model
 from ftw.substrate.unembed import head_input
+from ftw.sweep.lenses.fitted import (
+    MANIFEST,
+    ModelOf,
+    digest_of,
+    read_fitted,
+    require_model,
+    require_shape,
+    require_tensors,
+)
 
 TunedKind = Literal["bias", "rank", "full"]
 """`bias`: y = x + b. `rank`: y = x + x U V + b. `full`: y = x + x A + b."""
@@ -40,19 +46,12 @@ Stored = Literal["float32", "bfloat16"]
 """How tensors lie on disk. They are read as fp32 either way."""
 
 
-class ModelName(Strict):
-    """The model that a lens was made for."""
-
-    name: str
-    fingerprint: str = Field(pattern="^[0-9a-f]{64}$")
-
-
 class TunedManifest(Strict):
     """What stands in a tuned lens's `manifest.json`. An unknown key is an error."""
 
     kind: Literal["tuned-lens"] = "tuned-lens"
     schema_: Literal[1] = Field(default=1, alias="schema")
-    model: ModelName
+    model: ModelOf
     d_model: int = Field(ge=1)
     n_layers: int = Field(ge=1)
     lens: TunedKind
@@ -96,13 +95,8 @@ class TunedLens:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over its tensors: name, shape and fp32 bytes of each, in the order of `PARTS`."""
-        digest = hashlib.sha256()
-        for name, tensor in self.tensors.items():
-            flat = tensor.detach().float().cpu().contiguous()
-            digest.update(json.dumps([name, list(flat.shape)]).encode() + b"\n")
-            digest.update(flat.numpy().tobytes())
-        return digest.hexdigest()
+        """SHA-256 (hex) over its tensors, in the order of `PARTS`: see `digest_of`."""
+        return digest_of(self.tensors)
 
     def head_inputs(
         self, resid: Float[Tensor, "layer row d_model"], layers: Sequence[int]
@@ -138,22 +132,14 @@ def save_tuned(folder: Path, lens: TunedLens, *, stored: Stored = "float32") -> 
 def load_tuned(folder: Path, model: Model, *, name: str = "tuned") -> TunedLens:
     """The lens of an artefact folder, for the model that it was fitted on.
 
-    Raises FingerprintMismatch for another model's, PackError (file and numbers are named) for unknown or missing keys,
-    tensors of another shape, a NaN or infinity, or a damaged file, StorageError for a file that cannot be read.
+    Raises FingerprintMismatch for a model of other weights or another config, PackError (file and numbers are named)
+    for unknown or missing keys, tensors of another shape, a NaN or infinity, or a damaged file, StorageError for a
+    file that cannot be read.
     """
-    manifest, tensors = _read(folder)
-    file = folder / "manifest.json"
-    if manifest.model.fingerprint != model.fingerprint:
-        raise FingerprintMismatch(
-            f"{file}: this tuned lens was made for {manifest.model.name} ({manifest.model.fingerprint[:8]}), the model "
-            f"is {model.name} ({model.fingerprint[:8]}): fit one with `ftw sweep fit-tuned`"
-        )
-    shape = (manifest.n_layers, manifest.d_model)
-    if shape != (model.n_layers, model.d_model):
-        raise PackError(
-            f"{file}: {shape[0]} layers of {shape[1]}, {model.name} has {model.n_layers} of {model.d_model}"
-        )
-    _check(folder / "tensors.safetensors", manifest, tensors)
+    manifest, tensors = read_fitted(folder, TunedManifest, "tuned-lens")
+    require_model(folder, manifest.model, model, what="tuned lens", verb="fit-tuned")
+    require_shape(folder, (manifest.n_layers, manifest.d_model), model, model.d_model)
+    _check(folder, manifest, tensors)
     device = head_device(model.arch)
     parts = {key: tensor.float().to(device) for key, tensor in tensors.items()}
     return TunedLens(model.arch, **parts, name=name, manifest=manifest)
@@ -165,33 +151,11 @@ def head_device(arch: Arch) -> torch.device:
     return weight.device if isinstance(weight, Tensor) else torch.device("cpu")
 
 
-def _read(folder: Path) -> tuple[TunedManifest, dict[str, Tensor]]:
-    body, tensors = load_artifact(folder)
-    file = folder / "manifest.json"
-    if body.get("kind") != "tuned-lens":
-        raise PackError(f"{file} is of kind {body.get('kind')!r}, not 'tuned-lens'")
-    try:
-        return TunedManifest.read(body, source=str(file)), tensors
-    except ConfigError as error:
-        raise PackError(f"{error}. The file was written by another version, or changed by hand") from error
-
-
-def _check(file: Path, manifest: TunedManifest, tensors: Mapping[str, Tensor]) -> None:
+def _check(folder: Path, manifest: TunedManifest, tensors: Mapping[str, Tensor]) -> None:
     """Raise PackError unless the tensors are those that the manifest speaks of, and finite."""
     n, d, rank = manifest.n_layers, manifest.d_model, manifest.rank
     if (manifest.lens == "rank") != (rank is not None):
-        raise PackError(f"{file.with_name('manifest.json')}: a lens of kind {manifest.lens!r} cannot have rank {rank}")
-    shapes = {"bias": (n, d), "weight": (n, d, d), "down": (n, d, rank), "up": (n, rank, d)}
-    wanted = {name: shapes[name] for name in PARTS[manifest.lens]}
-    if set(tensors) != set(wanted):
-        raise PackError(f"{file} holds {sorted(tensors)}: a lens of kind {manifest.lens!r} has {sorted(wanted)}")
-    for name, tensor in tensors.items():
-        if tuple(tensor.shape) != wanted[name]:
-            raise PackError(f"{file}: {name} is {list(tensor.shape)}, the manifest says {list(wanted[name])}")
-        if not tensor.is_floating_point():
-            raise PackError(f"{file}: {name} is {tensor.dtype}: a translator is made of floats")
-        bad = int((~torch.isfinite(tensor)).sum())
-        if bad:
-            raise PackError(
-                f"{file}: {name} has {bad} NaN or infinite of {math.prod(tensor.shape)} numbers: fit it anew"
-            )
+        raise PackError(f"{folder / MANIFEST}: a lens of kind {manifest.lens!r} cannot have rank {rank}")
+    shapes = {"bias": (n, d), "weight": (n, d, d), "down": (n, d, rank or 0), "up": (n, rank or 0, d)}
+    wanted: dict[str, tuple[int, ...]] = {name: shapes[name] for name in PARTS[manifest.lens]}
+    require_tensors(folder, tensors, wanted, owner=f"a lens of kind {manifest.lens!r}", what="a translator")

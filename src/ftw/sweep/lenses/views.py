@@ -11,6 +11,7 @@ The rule of the file: a view that a model does not have is an error that says wh
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -23,6 +24,7 @@ from ftw.substrate.model import Model
 from ftw.substrate.probe import at_rest, look, probe_ids
 from ftw.substrate.unembed import in_fp32
 from ftw.substrate.watch import Call, watch
+from ftw.sweep.lenses import kinds
 
 ViewName = Literal["next", "own", "raw"]
 """`next`: the next block's first norm. `own`: the second norm of the block itself. `raw`: none."""
@@ -151,3 +153,6 @@ def _require(model: Model, name: str, norms: Sequence[nn.Module | None], what: s
 def _head_width(arch: Arch) -> int:
     weight = getattr(arch.head, "weight", None)
     return int(weight.shape[1]) if isinstance(weight, Tensor) else 0
+
+
+KINDS = tuple(kinds.norm(name, partial(view, name=name)) for name in VIEWS)

@@ -6,7 +6,7 @@ probabilities.
 The rule of the file: what is compared is token ids. Text is looked at only to leave out blanks and punctuation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -92,12 +92,42 @@ def soft_onsets(grid: Grid, thresholds: Thresholds) -> dict[tuple[int, float], l
     }
 
 
+def raw_radius(norm_only: Bool[np.ndarray, " layer"], kl: Float[np.ndarray, " layer"], thresholds: Thresholds) -> int:
+    """Layers around a milestone within which the raw lens is looked at: `raw_radius`, the second where risk is high.
+
+    High: the logit lens ranks the answer first at a layer where the raw one does not, or KL(logit || raw), bits, is
+    somewhere at least the first of `raw_kl_bits`.
+    """
+    is_high = bool(norm_only.any() or (kl >= thresholds.raw_kl_bits[0]).any())
+    return thresholds.raw_radius[is_high]
+
+
+def raw_radii(logit: Grid, raw: Grid, thresholds: Thresholds) -> dict[int, int]:
+    """`raw_radius` of every prompt that both lenses read."""
+    if logit.layers != raw.layers:
+        return {}
+    out = {}
+    rows = {prompt: at for at, prompt in enumerate(logit.prompts)}
+    own, bare = logit.numbers("answer_rank"), raw.numbers("answer_rank")
+    kl = raw.numbers("vs_logit_kl_bits") if raw.has("vs_logit_kl_bits") else np.full(bare.shape, np.nan)
+    for at, prompt in enumerate(raw.prompts):
+        if prompt in rows:
+            out[prompt] = raw_radius((own[rows[prompt]] == 1) & (bare[at] > 1), kl[at], thresholds)
+    return out
+
+
 def norm_only(
-    onsets: Sequence[Outcome], grid: Grid, raw: Grid | None, thresholds: Thresholds, p: float
+    onsets: Sequence[Outcome],
+    grid: Grid,
+    raw: Grid | None,
+    radii: Mapping[int, int],
+    thresholds: Thresholds,
+    p: float,
 ) -> list[Outcome]:
     """Per prompt whether a strict copy is the norm's work: the raw lens has none near the onset at that threshold.
 
-    Near is within `raw_radius[0]` layers. None: `no_copy` without an onset, `no_view` without a raw lens in the run.
+    Near is within the prompt's radius (see `raw_radii`; the smaller one where it has none). None: `no_copy` without an
+    onset, `no_view` without a raw lens in the run.
     """
     if raw is None:
         return [Outcome.none("no_view" if onset.value is not None else "no_copy") for onset in onsets]
@@ -110,7 +140,7 @@ def norm_only(
         elif prompt not in copied:
             out.append(Outcome.none("no_view"))
         else:
-            near = np.abs(layers - float(onset.value)) <= thresholds.raw_radius[0]
+            near = np.abs(layers - float(onset.value)) <= radii.get(prompt, thresholds.raw_radius[0])
             out.append(Outcome(not bool(copied[prompt][near].any())))
     return out
 

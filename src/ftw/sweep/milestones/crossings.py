@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ftw.sweep.milestones.grid import Grid, Reasons, no_answer, number, read_at, unmeasured
+from ftw.sweep.milestones.grid import Grid, Reasons, first_token, no_answer, no_first_token, number, read_at, unmeasured
 from ftw.sweep.milestones.semantics import control_gaps, control_margins, is_answer
 from ftw.sweep.milestones.thresholds import Thresholds
 from ftw.sweep.outcome import Outcome, Why
@@ -23,7 +23,7 @@ Holds = Callable[[np.ndarray], np.ndarray]
 
 def rank_onsets(grid: Grid, thresholds: Thresholds) -> dict[int, list[Outcome]]:
     """Per rank, per prompt the first layer where the answer's rank is at most that."""
-    missing = no_answer(grid)
+    missing = no_first_token(grid)
     ranks = grid["answer_rank"]
     return {most: grid.onset((ranks >= 1) & (ranks <= most), missing=missing) for most in thresholds.ranks}
 
@@ -44,7 +44,7 @@ def surface(grid: Grid, thresholds: Thresholds) -> dict[str, list[Outcome]]:
     With both probabilities there. P(accepted) sums the first tokens of everything that counts as right.
     """
     names = ("answer_mass", "echo_mass")
-    missing = no_answer(grid, *names)
+    missing = no_first_token(grid, *names)
     crossed = grid[names[0]] >= grid[names[1]] + thresholds.surface_margin if grid.has(*names) else _nowhere(grid)
     onsets = grid.onset(crossed, missing=missing)
     return {"surface": onsets} | {f"surface_{name}": at(grid, name, onsets) for name in names}
@@ -57,7 +57,7 @@ def geometry(grid: Grid, thresholds: Thresholds) -> dict[str, list[Outcome]]:
     largest cosine, and so no crossover.
     """
     names = ("cos_answer", "cos_echo_max")
-    missing = no_answer(grid, *names)
+    missing = no_first_token(grid, *names)
     crossed = grid[names[0]] >= grid[names[1]] + thresholds.geometry_margin if grid.has(*names) else _nowhere(grid)
     onsets = grid.onset(crossed, missing=missing)
     return {"geometry": onsets} | {f"geometry_{name}": at(grid, name, onsets) for name in names}
@@ -115,7 +115,7 @@ def controls(grid: Grid, thresholds: Thresholds) -> dict[str, list[Outcome]]:
     ahead = margin > 0
     wholes = ("answer_whole_logprob", "control_whole_logprob")
     ahead_whole = grid[wholes[0]] > grid[wholes[1]] if grid.has(*wholes) else _nowhere(grid)
-    apart = [None if why == "not_told_apart" else why for why in missing]
+    apart = [None if why in ("not_told_apart", "blank_first") else why for why in missing]
     best = grid.shaped(is_answer(grid.rows))
     return {
         "control_margin_first": grid.onset(ahead, missing=missing),
@@ -149,7 +149,7 @@ def pool_onsets(grid: Grid) -> dict[str, list[Outcome]]:
     `pool_first_stays`: the first layer from which on it ranks before them all. `pool_place_last`: how many of them rank
     before it at the last layer. By chance one prompt in m + 1 has it first among m others.
     """
-    missing = no_answer(grid, "pool_ranks")
+    missing = no_first_token(grid, "pool_ranks")
     missing = [
         why or (None if grid.rows.items[prompt].pool else "no_control")
         for why, prompt in zip(missing, grid.prompts, strict=True)
@@ -202,6 +202,8 @@ def _no_control(grid: Grid) -> list[Why | None]:
         item = grid.rows.items[prompt]
         if why is None and not item.control:
             why = "no_control"
+        elif why is None and "blank_first" in [first_token(grid.rows, each) for each in (item.answer, item.control)]:
+            why = "blank_first"
         elif why is None and item.control[0] in item.accepted:
             why = "not_told_apart"
         out.append(why)

@@ -12,7 +12,15 @@ from jaxtyping import Bool, Float
 
 from ftw.substrate.errors import UsageError
 from ftw.sweep.outcome import Outcome, Why
+from ftw.sweep.shelf import is_norm_view, names
 from ftw.sweep.table import SweepTable
+
+LOGIT, RAW = "logit", "raw"
+"""The lens that the others are held against, and the one without a norm."""
+NORMED = tuple(name for name in names() if is_norm_view(name) and name != RAW)
+"""Lenses that only choose a norm: they do not confirm one another."""
+ALWAYS = ("is_finite", "resid_norm")
+"""Columns that mean something in a row without a distribution."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,23 @@ class Grid:
             column = column.astype(np.float64 if is_float else np.int64)
             column[~self.rows["is_finite"]] = np.nan if is_float else 0
         return self.shaped(column)
+
+    def numbers(self, name: str, place: int = 0) -> Float[np.ndarray, "prompt layer"]:
+        """A column as float64, NaN where there is no number: no distribution, a rank of 0, an id of -1.
+
+        Of a column of lists the entry at `place`. An answer whose first token is only a blank has no rank. Raises
+        UsageError where the column was not measured.
+        """
+        values = (self.shaped(self.rows[name]) if name in ALWAYS else self[name]).astype(np.float64)
+        values = values if values.ndim == 2 else values[:, :, place]
+        if name.endswith("_rank"):
+            values = np.where(values > 0, values, np.nan)
+        elif name.endswith("_id") or name == "top_ids":
+            values = np.where(values >= 0, values, np.nan)
+        if name in ALWAYS:
+            return values
+        silent = [name == "answer_rank" and why is not None for why in no_first_token(self)]
+        return np.where(self["is_finite"].astype(bool) & ~np.array(silent, dtype=bool)[:, None], values, np.nan)
 
     def has(self, *names: str) -> bool:
         """Whether these columns were measured."""
@@ -134,6 +159,22 @@ def no_onset(onset: Outcome) -> Outcome:
 def unmeasured(grid: Grid, *columns: str) -> list[Why | None]:
     """Per prompt: `not_asked` where one of these columns was not measured, else None."""
     return [None if grid.has(*columns) else "not_asked"] * len(grid.prompts)
+
+
+def first_token(table: SweepTable, answer: Sequence[int]) -> Why | None:
+    """Why an answer's first token says nothing of it: there is no answer, or the token is only a blank."""
+    if not answer:
+        return "no_answer"
+    piece = table.pieces.get(answer[0], "")
+    return "blank_first" if piece and not piece.strip() else None
+
+
+def no_first_token(grid: Grid, *columns: str) -> list[Why | None]:
+    """Per prompt why nothing can be said of its answer's first token, or None."""
+    return [
+        why or first_token(grid.rows, grid.rows.items[prompt].answer)
+        for why, prompt in zip(unmeasured(grid, *columns), grid.prompts, strict=True)
+    ]
 
 
 def no_answer(grid: Grid, *columns: str) -> list[Why | None]:

@@ -30,7 +30,9 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "copy_at_{p}": Meaning("layer", "the same at each of `copy_sweep`, with a window of 1"),
     "copy_at_{p}_norm_only": Meaning(
-        "yes or no", "the raw lens has no strict copy at that threshold within `raw_radius` layers"
+        "yes or no",
+        "the raw lens has no strict copy at that threshold within `raw_radius` layers: the second where the answer is "
+        "somewhere first by the norm alone or KL(logit || raw) reaches the first of `raw_kl_bits`, else the first",
     ),
     "copy_stability": Meaning(
         "stable, mixed, fragile",

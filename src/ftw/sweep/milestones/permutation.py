@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ftw.sweep.battery.prompt import ORIGINAL, Prompt
-from ftw.sweep.milestones.grid import Grid
+from ftw.sweep.milestones.grid import Grid, first_token
 from ftw.sweep.milestones.summary import fact_key
 from ftw.sweep.outcome import Outcome
 
@@ -85,14 +85,14 @@ def permuted(grid: Grid, rank: int, *, shuffles: int, seed: int) -> list[Permute
 
 
 def _relations(grid: Grid) -> dict[str, list[int]]:
-    """By relation the places in the grid of its facts' original prompts."""
+    """By relation the places in the grid of its facts' original prompts, answers that begin with a blank left out."""
     out: dict[str, list[int]] = {}
     for place, index in enumerate(grid.prompts):
         item = grid.rows.items[index]
         if (
             isinstance(item.source, Prompt)
             and (item.source.kind, item.source.variant) == ("fact", ORIGINAL)
-            and item.answer
+            and first_token(grid.rows, item.answer) is None
         ):
             out.setdefault(item.source.relation, []).append(place)
     return out

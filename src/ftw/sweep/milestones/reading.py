@@ -10,14 +10,11 @@ from functools import cached_property
 
 from ftw.substrate.errors import UsageError
 from ftw.sweep.milestones import copy, crossings, semantics
-from ftw.sweep.milestones.grid import Grid, Reasons, grids, no_answer, no_onset, read_at
+from ftw.sweep.milestones.grid import LOGIT, RAW, Grid, Reasons, grids, no_first_token, no_onset, read_at
 from ftw.sweep.milestones.thresholds import Thresholds
 from ftw.sweep.outcome import Outcome
+from ftw.sweep.shelf import is_norm_view
 from ftw.sweep.table import SweepTable
-
-LOGIT, RAW = "logit", "raw"
-NORM_VIEWS = frozenset({LOGIT, "next", "own"})
-"""Lenses that only choose a norm: they do not confirm one another."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +95,17 @@ def of(table: SweepTable, thresholds: Thresholds | None = None) -> Found:
     firsts = {lens: _firsts(grid) for lens, grid in every.items()}
     out: Found = {}
     for lens, grid in every.items():
-        learned = {name: firsts[name] for name in every if name != lens and name not in NORM_VIEWS}
+        learned = {name: firsts[name] for name in every if name != lens and _confirms(name)}
         parts = _Parts(grid, every, thresholds)
         parts.confirm(learned)
         for place, prompt in enumerate(grid.prompts):
             out[prompt, lens] = parts.milestones(place)
     return dict(sorted(out.items(), key=lambda each: (each[0][0], table.lenses.index(each[0][1]))))
+
+
+def _confirms(name: str) -> bool:
+    """Whether a lens can confirm another: lenses that only choose a norm do not, the raw one (no norm) does."""
+    return name == RAW or not is_norm_view(name)
 
 
 def _firsts(grid: Grid) -> dict[int, list[int]]:
@@ -120,9 +122,9 @@ class _Parts:
 
     def __init__(self, grid: Grid, every: Mapping[str, Grid], thresholds: Thresholds) -> None:
         self.grid, self.thresholds = grid, thresholds
-        self.missing: Reasons = no_answer(grid)
+        self.missing: Reasons = no_first_token(grid)
         self.values: dict[str, list[Outcome]] = {}
-        self._copying(every.get(RAW) if grid.lens != RAW else None)
+        self._copying(every)
         self._meaning()
         own = every.get(LOGIT, grid)
         for part in (
@@ -141,11 +143,13 @@ class _Parts:
         self.cosines = crossings.cosine_onsets(grid, thresholds)
         self._distances()
 
-    def _copying(self, raw: Grid | None) -> None:
+    def _copying(self, every: Mapping[str, Grid]) -> None:
         grid, t = self.grid, self.thresholds
+        raw = every.get(RAW) if grid.lens != RAW else None
+        radii = copy.raw_radii(every[LOGIT], every[RAW], t) if LOGIT in every and RAW in every else {}
         self.values["copy"] = copy.strict_onsets(grid, t, t.copy_p, t.copy_window)
         self.copies = {p: copy.strict_onsets(grid, t, p) for p in t.copy_sweep}
-        self.norm_only = {p: copy.norm_only(each, grid, raw, t, p) for p, each in self.copies.items()}
+        self.norm_only = {p: copy.norm_only(each, grid, raw, radii, t, p) for p, each in self.copies.items()}
         self.soft = copy.soft_onsets(grid, t)
         self.values["low_entropy"] = copy.low_entropy_onsets(grid, t)
         ends = (min(t.copy_sweep), max(t.copy_sweep)) if t.copy_sweep else None

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ftw.sweep.battery.prompt import ORIGINAL, Prompt
-from ftw.sweep.milestones.grid import no_onset
-from ftw.sweep.milestones.reading import LOGIT, Found, Milestones
+from ftw.sweep.milestones.grid import LOGIT, no_onset
+from ftw.sweep.milestones.reading import Found, Milestones
 from ftw.sweep.milestones.thresholds import Thresholds
 from ftw.sweep.outcome import Outcome, Why
 from ftw.sweep.table import SweepTable
@@ -200,10 +200,19 @@ def fact_key(prompt: Prompt) -> str:
     return f"{prompt.relation}/{prompt.fact_id}" if prompt.fact_id else prompt.id
 
 
+def told(onsets: Sequence[Outcome]) -> list[Outcome]:
+    """Those that are not of a first token that is only a blank: such a one is no late onset, it is none at all."""
+    return [each for each in onsets if each.why != "blank_first"]
+
+
 def middle(onsets: Sequence[Outcome]) -> Outcome:
-    """The middle one of several onsets, those that never come being the latest; of an even number the later."""
+    """The middle one of several onsets, those that never come being the latest; of an even number the later.
+
+    Those that cannot be told (see `told`) count where there is no other.
+    """
     if not onsets:
         return Outcome.none("not_asked")
+    onsets = told(onsets) or onsets
     order = sorted(onsets, key=lambda each: float("inf") if each.value is None else float(each.value))
     return order[len(order) // 2]
 

@@ -1,5 +1,9 @@
 """Thresholds: every number that a milestone, an audit or a flag compares with, in one object.
 
+Most define a figure. Those that begin with `grade_` say from which value on an audit's figure is a note, a caution,
+serious: chosen so that a sound run of a trained model draws few cautions, and that each step asks for another way of
+reading.
+
 The rule of the file: a threshold stands here once. The object is written into the run, and read back from it.
 """
 
@@ -41,6 +45,16 @@ Sizes = Annotated[tuple[Size, ...], AfterValidator(_once)]
 Cosines = Annotated[tuple[Cosine, ...], AfterValidator(_once)]
 Counts = Annotated[tuple[Count, ...], AfterValidator(_once)]
 Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _ascending(values: tuple[float, float, float]) -> tuple[float, float, float]:
+    if list(values) != sorted(values):
+        raise ValueError(f"{list(values)} falls: steps ascend from note over caution to serious")
+    return values
+
+
+Steps = Annotated[tuple[Size, Size, Size], AfterValidator(_ascending)]
+"""A value above the first is a note, above the second a caution, above the third serious."""
 
 
 class Thresholds(Strict):
@@ -134,10 +148,48 @@ class Thresholds(Strict):
     """Decoded again, the best token may change in this share of the rows."""
     position_share: Share = 0.5
     """An onset is stable over positions when it is found at this share of them."""
+    same_onset_layers: Annotated[int, Field(ge=0)] = 1
+    """Views cut a block at different places: onsets that are at most so many layers apart are the same onset."""
+    spike_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 2.0
+    """A block out of line changes the stream's length by more than this factor beyond what the others do…"""
+    spike_deviations: Size = 3.0
+    """… and by more than so many of the others' standard deviations (1.4826 x their median absolute deviation)."""
     rotation_bits: Size = 0.2
     """A learned lens helps by more than temperature when it takes so many bits off the divergence."""
     calibration_share: Share = 0.8
     """It is calibration only when a temperature alone takes off at least this share of what it takes off."""
+    earlier_layers: Count = 2
+    """It is preferred when it has the answer among the five best so many layers earlier, too."""
+    position_gap_bits: Size = 1.0
+    """Its gain early in the prompts and at their ends may differ by less than this."""
+    skip_share: Size = 0.2
+    """Read through it without the last 2 blocks, the answers' perplexity may rise by this share."""
+    grade_spread: Steps = (0.05, 0.15, 0.35)
+    """Median spread of the onset over norm views, as a share of the depth."""
+    grade_inconsistent: Steps = (0.1, 0.3, 0.6)
+    """Share of facts whose onset depends on the decoding point."""
+    grade_norm_only: Steps = (0.1, 0.3, 0.6)
+    """Share of onsets that the raw view does not confirm."""
+    grade_disagreement: Steps = (0.1, 0.3, 0.6)
+    """Share of facts at which two lenses disagree about the best tokens at the onset."""
+    grade_unstable_positions: Steps = (0.25, 0.5, 0.75)
+    """Share of shifted prompts that lose the onset."""
+    grade_thin_onsets: Steps = (0.1, 0.3, 0.6)
+    """Share of onsets that are first by rank alone, hardly above uniform."""
+    grade_scale_sensitive: Steps = (0.1, 0.3, 0.6)
+    """Share of strong onsets whose gates fall when logits are rescaled a little."""
+    grade_flips: Steps = (0.0, 0.02, 0.1)
+    """Share of rows whose best token changes when decoded again alone."""
+    grade_not_finite: Steps = (0.0, 0.001, 0.05)
+    """Share of rows with a NaN or an infinity."""
+    grade_last_row_bits: Steps = (1e-3, 0.05, 0.25)
+    """Largest divergence of the last row from the model's own distribution."""
+    grade_spikes: Steps = (0.05, 0.15, 0.35)
+    """Share of blocks that change the stream's length out of step with the others."""
+    grade_bias: Steps = (0.0, 1.0, 5.0)
+    """Largest entry of the head's bias, logits."""
+    grade_calibration: Steps = (0.5, 0.8, 0.95)
+    """Share of a learned lens's gain that is no rotation."""
 
     @model_validator(mode="after")
     def _apart(self) -> "Thresholds":

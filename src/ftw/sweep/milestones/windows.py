@@ -28,6 +28,9 @@ class WindowKey(NamedTuple):
 class WindowManager:
     """The last best tokens by lens, prompt and variant, as layers are decoded one after the other.
 
+    For whoever has no table: a program that decodes layer by layer (hooks, a live lens) and asks at each layer whether
+    the window is a passage of its prompt. A sweep has all rows at once and uses `is_passage`; both say the same.
+
     `window_k` is the strict window; buffers are as long as it and the longest of `extra_window_ks`. Raises ConfigError
     for a window of no layer.
     """

@@ -128,6 +128,15 @@ def run(
         Path | None,
         typer.Option("--prism", metavar="FOLDER", help="A prism lens to read through.", show_default=False),
     ] = None,
+    lens_folder: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lens-folder",
+            metavar="NAME=FOLDER",
+            help="A fitted lens of any kind to read through.",
+            show_default=False,
+        ),
+    ] = None,
     top: Annotated[int, typer.Option("--top", metavar="K", help="Tokens to list for each row.")] = 20,
     threshold: Annotated[
         list[str] | None,
@@ -145,7 +154,7 @@ def run(
 
     Each model runs in a process of its own: one that fails leaves the others alone. Exit code 1 if any failed.
     """
-    from ftw.ui.verbs.sweep import Ask
+    from ftw.ui.verbs.sweep import Ask, folders
     from ftw.ui.verbs.sweep import run as sweep
 
     _no_verb_among(models or [])
@@ -162,8 +171,7 @@ def run(
         legacy=legacy,
         precision=precision,
         seed=seed,
-        tuned=tuned,
-        prism=prism,
+        folders=folders(tuned=tuned, prism=prism, more=lens_folder or ()),
         k=top,
         thresholds=tuple(threshold or ()),
         keep_states=keep_states,

@@ -1,7 +1,7 @@
 """Sweep: jobs for workers out of a request, one run folder, the report in it, and what to tell when they are done."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from ftw.substrate.config import ModelSpec, Settings
+from ftw.substrate.device import choose_device
 from ftw.substrate.errors import ConfigError, FtwError, ModelError, UsageError
+from ftw.substrate.files import locate
+from ftw.substrate.fingerprint import of_checkpoint
 from ftw.substrate.model import display_name
 from ftw.sweep.battery import Battery
-from ftw.sweep.files.parquet import read_rows
+from ftw.sweep.files.finished import read_finished
 from ftw.sweep.files.rundir import Status, open_run, read_document
+from ftw.sweep.fitting.corpus import OWN, Corpus
 from ftw.sweep.job import Job
 from ftw.sweep.many import Ended, run_all
 from ftw.sweep.milestones.thresholds import Thresholds
+from ftw.sweep.shelf import check, check_folder
 from ftw.ui.cli.output import WIDTH, Bar, Out
 from ftw.ui.visualization.figure import count, foot, title
 from ftw.ui.visualization.palette import grey
@@ -31,6 +36,12 @@ OWN_TEXT = ("reference", "tiny")
 """Models so small that they write the text for temperatures themselves where none is given."""
 PARTS = ("model", "battery", "guidance", "notes")
 """Parts of a run's document that the verb's own gives too."""
+OPTIONS = {
+    "lenses": "--lens", "folders": "--lens-folder", "positions": "--positions", "precision": "--precision",
+    "k": "--top", "heldout": "--heldout", "legacy": "--legacy-schema", "seed": "--seed", "threads": "--threads",
+    "battery": "--battery", "name": "MODEL", "device": "--device", "dtype": "--dtype",
+}  # fmt: skip
+"""Which option a key of a job or a model's spec comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +60,7 @@ class Ask:
     legacy: str
     precision: str
     seed: int
-    tuned: Path | None
-    prism: Path | None
+    folders: Mapping[str, Path]
     k: int
     thresholds: tuple[str, ...]
     keep_states: bool
@@ -90,8 +100,7 @@ def jobs_of(ask: Ask, settings: Settings, command: str) -> list[Job]:
                 "battery": ask.battery or ("reference" if name == "reference" else "germany"),
                 "folder": ask.out,
                 "lenses": ask.lenses,
-                "tuned": ask.tuned and ask.tuned.expanduser(),
-                "prism": ask.prism and ask.prism.expanduser(),
+                "folders": ask.folders,
                 "positions": ask.positions,
                 "precision": ask.precision,
                 "k": ask.k,
@@ -106,18 +115,62 @@ def jobs_of(ask: Ask, settings: Settings, command: str) -> list[Job]:
                 "command": command,
             },
             source="ftw sweep",
+            options=OPTIONS,
         )
         for name in names
     ]
+    _refuse(jobs)
+    return jobs
+
+
+def _refuse(jobs: Sequence[Job]) -> None:
+    """Raises what of a request is wrong as it stands, so that no run begins that cannot go well.
+
+    What is wrong with one of several models is not: it leaves the others alone.
+    """
     for battery in {job.battery for job in jobs}:
         Battery.read(battery)
-    return jobs
+    first = jobs[0]  # all of them share what follows
+    check(first.lenses, first.folders)
+    if first.model.device not in ("auto", "map"):
+        choose_device(first.model.device)
+    for heldout in {job.heldout for job in jobs} - {None, OWN}:
+        Corpus.read(heldout or "")
+    for name, folder in first.folders.items():
+        check_folder(name, folder, fingerprint=lambda: _fingerprint(first) if len(jobs) == 1 else None)
+
+
+def _fingerprint(job: Job) -> str | None:
+    """That of a model whose files are here; None for one that is random, must be fetched, or cannot be read."""
+    if job.model.name != "reference" and not Path(job.model.name).expanduser().is_dir():
+        return None
+    try:
+        checkpoint = locate(job.model)
+        return of_checkpoint(checkpoint, cache_dir=job.cache_dir) if checkpoint.is_safe else None
+    except FtwError:  # the worker tells it of the model itself
+        return None
+
+
+def folders(*, tuned: Path | None, prism: Path | None, more: Sequence[str]) -> dict[str, Path]:
+    """The folders of fitted lenses by name: those of `--tuned` and `--prism`, and each NAME=FOLDER of `more`.
+
+    Raises ConfigError for what is not of that form, and for a lens with two folders.
+    """
+    found = {name: folder.expanduser() for name, folder in (("tuned", tuned), ("prism", prism)) if folder is not None}
+    for one in more:
+        name, sign, folder = one.partition("=")
+        if not (name and sign and folder):
+            raise ConfigError(f"--lens-folder {one!r} names no folder: give NAME=FOLDER, for example tuned=my-lens")
+        if name in found:
+            raise ConfigError(f"there are two folders for the lens {name}, {found[name]} and {folder}: give one")
+        found[name] = Path(folder).expanduser()
+    return found
 
 
 def spec_of(name: str, ask: Ask, settings: Settings) -> ModelSpec:
     """The model with the device and dtype that are asked for, else those of the settings. Raises ConfigError."""
     values = {"name": name, "device": ask.device or settings.device, "dtype": ask.dtype or settings.dtype}
-    return ModelSpec.read(values, source="ftw sweep")
+    return ModelSpec.read(values, source="ftw sweep", options=OPTIONS)
 
 
 def thresholds_of(changes: Sequence[str]) -> Thresholds:
@@ -183,7 +236,7 @@ def _report(out: Out, folder: Path) -> None:
     """Writes a run's report beside its rows. One that cannot be made takes nothing from the run, and is told."""
     try:
         with out.busy("Writing the report"):
-            report(read_document(folder), read_rows(folder)).write(folder / REPORT)
+            report(*read_finished(folder)).write(folder / REPORT)
     except FtwError as error:
         out.tell(f"no report: {error}")
 
@@ -224,13 +277,13 @@ def draw(out: Out, runs: Sequence[Done], folder: Path) -> None:
     went_well = [one for one in runs if one.ended.status == "ok"]
     for one in went_well:
         out.show(foot(f"report: {one.folder / REPORT}"))
-    if not went_well:
+    if not went_well and [one.ended.status for one in runs] != ["failed"]:  # a single one's error names the folder
         out.show(foot(f"what there is lies in {folder}"))
 
 
 def opened(folder: Path) -> Run:
     """A finished run, as it is drawn."""
-    return Run(read_document(folder), read_rows(folder))
+    return Run(*read_finished(folder))
 
 
 def _reading(runs: Sequence[Done]) -> str:

@@ -109,7 +109,7 @@ def schedule_of(steps: int | None) -> Schedule:
     if steps is None:
         return Schedule()
     warmup = min(Schedule().warmup, max(0, steps // 4))
-    return Schedule.read({"steps": steps, "warmup": warmup}, source="ftw sweep fit-tuned")
+    return Schedule.read({"steps": steps, "warmup": warmup}, source="ftw sweep fit-tuned", options={"steps": "--steps"})
 
 
 def _kinds(kind: str) -> tuple[TunedKind, ...]:
@@ -128,7 +128,9 @@ def _opened(out: Out, ask: Ask, name: str) -> tuple[Model, Corpus, Path]:
         torch.set_num_threads(ask.threads)
     changes = {"device": ask.device, "dtype": ask.dtype}
     settings = Settings.read(
-        {**settings.model_dump(), **{key: value for key, value in changes.items() if value}}, source="ftw sweep"
+        {**settings.model_dump(), **{key: value for key, value in changes.items() if value}},
+        source="ftw sweep",
+        options={"device": "--device", "dtype": "--dtype"},
     )
     model = open_model(ask.model, out, settings)
     if ask.out is None and settings.cache_dir is None:

@@ -5,7 +5,8 @@ from pathlib import Path
 from rich.text import Text
 
 from ftw.substrate.errors import ConfigError, StorageError
-from ftw.sweep.files.parquet import ROWS, read_rows
+from ftw.sweep.files.finished import read_finished, require_ok
+from ftw.sweep.files.parquet import ROWS
 from ftw.sweep.files.rundir import DOCUMENT, LATEST, read_document
 from ftw.ui.cli.output import WIDTH, Out
 from ftw.ui.verbs.sweep import REPORT
@@ -32,7 +33,7 @@ def run(out: Out, folder: Path, *, to: Path | None = None) -> None:
     for each in found:
         target = to or each / REPORT
         with out.busy(f"Reading {each}"):
-            document, table = read_document(each), read_rows(each)
+            document, table = read_finished(each)
             drawn = sweep_figure(Run(document, table), width=min(out.width, WIDTH), colour=out.has_colour)
             report(document, table).write(target)
         out.show(drawn, Text(), foot(f"report: {target}"), sep="\n")
@@ -47,24 +48,12 @@ def finished(folder: Path) -> list[Path]:
     if not (folder / DOCUMENT).is_file() and (folder / LATEST).is_dir():
         folder = folder / LATEST
     if (folder / ROWS).is_file():
-        _require_ok(folder)
+        require_ok(read_document(folder), folder)
         return [folder]
     several = [each for each in sorted(folder.iterdir()) if (each / ROWS).is_file() and (each / DOCUMENT).is_file()]
     found = [each for each in several if read_document(each)["status"] == "ok"]
     if found:
         return found
     if (folder / DOCUMENT).is_file():
-        _require_ok(folder)
+        require_ok(read_document(folder), folder)
     raise ConfigError(f"{folder} holds no finished sweep: a run's folder has {DOCUMENT} and {ROWS}")
-
-
-def _require_ok(folder: Path) -> None:
-    """Raises ConfigError with the run's own error where it did not end well."""
-    document = read_document(folder)
-    if document["status"] != "ok":
-        error = document.get("error") or {}
-        why = f": {error['type']}: {error['message']}" if error else ""
-        raise ConfigError(
-            f"the run in {folder} is {document['status']}{why}. Its rows may be there, its conclusions are not: "
-            "sweep again, with --resume to take up what was finished"
-        )

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ftw.sweep.milestones.grid import LOGIT
 from ftw.ui.visualization.charts import percent
 from ftw.ui.visualization.figure import count
 from ftw.ui.visualization.plots import Axis, Chart, Line, Rule
 from ftw.ui.visualization.report import Figure
-from ftw.ui.visualization.sweep_numbers import LOGIT, Grid, Run, first_stay, rounded
+from ftw.ui.visualization.sweep_numbers import Curves, Run, first_stay, rounded
 
 MOST_LINES = 6
 CLOSE_BITS = 1.0
@@ -78,7 +79,7 @@ def _share_line(one: Mapping[str, Any]) -> Line:
 
 def ranks(run: Run) -> Figure | None:
     """The answer's rank, on a logarithmic axis with the first rank on top."""
-    answer, control = run.grid("answer_rank"), run.grid("control_rank")
+    answer, control = run.curves("answer_rank"), run.curves("control_rank")
     if answer is None:
         return None
     lines = [line("the answer", answer)]
@@ -89,7 +90,7 @@ def ranks(run: Run) -> Figure | None:
     return Figure(_rank_reading(run, answer), Chart(depth(run), axis, tuple(lines), rules), foot(run))
 
 
-def _rank_reading(run: Run, answer: Grid) -> str:
+def _rank_reading(run: Run, answer: Curves) -> str:
     median = answer.median
     last = median[-1]
     at = first_stay(median == 1)
@@ -103,7 +104,7 @@ def _rank_reading(run: Run, answer: Grid) -> str:
 
 def bits(run: Run) -> Figure | None:
     """Entropy, and the divergence from the model's own distribution."""
-    entropy, kl = run.grid("entropy_bits"), run.grid("kl_bits")
+    entropy, kl = run.curves("entropy_bits"), run.curves("kl_bits")
     if entropy is None or kl is None:
         return None
     at = first_stay(kl.median <= CLOSE_BITS)
@@ -120,13 +121,13 @@ def bits(run: Run) -> Figure | None:
 
 def masses(run: Run) -> Figure | None:
     """Where the probability goes: to the answer, to the prompt's own words, to the answer that must not win."""
-    answer, echo = run.grid("answer_mass"), run.grid("echo_mass")
+    answer, echo = run.curves("answer_mass"), run.curves("echo_mass")
     if answer is None or echo is None:
         return None
     lines = [line("the answer", answer), line("words of the prompt", echo)]
-    control = run.grid("control_logprob")
+    control = run.curves("control_logprob")
     if control is not None:
-        lines.append(line("the answer that must not win", Grid(control.layers, np.exp(control.values))))
+        lines.append(line("the answer that must not win", Curves(control.layers, np.exp(control.values))))
     most = int(np.nanargmax(echo.median))
     at = first_stay(answer.median > echo.median)
     over = "the answer never holds more"
@@ -143,7 +144,7 @@ def masses(run: Run) -> Figure | None:
 
 def geometry(run: Run) -> Figure | None:
     """Which head row the state points at: the answer's, or the nearest of the prompt's words."""
-    answer, echo = run.grid("cos_answer"), run.grid("cos_echo_max")
+    answer, echo = run.curves("cos_answer"), run.curves("cos_echo_max")
     if answer is None or echo is None:
         return None
     at = first_stay(answer.median > echo.median)
@@ -158,7 +159,7 @@ def geometry(run: Run) -> Figure | None:
 
 def lenses(run: Run) -> Figure | None:
     """How far each lens stands from the model's own distribution, block by block. None for a run of one lens."""
-    grids = {lens: grid for lens in run.lenses if (grid := run.grid("kl_bits", lens)) is not None}
+    grids = {lens: grid for lens in run.lenses if (grid := run.curves("kl_bits", lens)) is not None}
     if len(grids) < 2:
         return None
     half = run.n // 2
@@ -186,7 +187,7 @@ def lenses(run: Run) -> Figure | None:
     )
 
 
-def line(name: str, grid: Grid, *, band: bool = True) -> Line:
+def line(name: str, grid: Curves, *, band: bool = True) -> Line:
     """The median of each layer, with the middle half around it where there are several prompts."""
     median = grid.median
     known = np.isfinite(median)

@@ -46,7 +46,7 @@ def reading(run: Run) -> str:
 
 def _best_rank(run: Run) -> str:
     """Where the median answer comes nearest to being first."""
-    ranks = run.grid("answer_rank")
+    ranks = run.curves("answer_rank")
     if ranks is None:
         return ""
     at = int(np.nanargmin(ranks.median))
@@ -100,7 +100,7 @@ def _ribbon(shares: Sequence[float], cells: int, length: int) -> str:
 
 def _entropies(run: Run, *, width: int, colour: bool) -> list[Text]:
     """Without answers: the median entropy of each layer, as a share of that of knowing nothing."""
-    entropy = run.grid("entropy_bits")
+    entropy = run.curves("entropy_bits")
     if entropy is None:
         return []
     room = width - NAME - FIGURES - 2

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ftw.sweep.lenses.views import VIEWS
+from ftw.sweep.milestones.grid import LOGIT
+from ftw.sweep.shelf import is_norm_view
 from ftw.sweep.table import SweepTable
 from ftw.ui.visualization.charts import percent, shown_token
 from ftw.ui.visualization.plots import Heat, Layer
 from ftw.ui.visualization.report import Choice, Figure
-from ftw.ui.visualization.sweep_numbers import LOGIT, Asked, Run, first_stay, rounded, thinned
+from ftw.ui.visualization.sweep_numbers import Asked, Run, first_stay, rounded, thinned
 
 MOST_CELLS = 3000
 """Cells over all maps of a report, so that it can be mailed: each is drawn, said and stands in a table."""
@@ -31,7 +32,7 @@ def maps(run: Run, chosen: Sequence[Asked]) -> Figure | Choice | None:
     """
     if not chosen:
         return None
-    lenses = [lens for lens in run.lenses if lens == LOGIT or lens not in VIEWS]
+    lenses = [lens for lens in run.lenses if lens == LOGIT or not is_norm_view(lens)]
     cells = MOST_CELLS // (len(lenses) * (run.n + 1))
     wide = [one for one in chosen if all(_positions(run, one, lens) > 1 for lens in lenses)]
     if not wide:

@@ -14,10 +14,9 @@ from jaxtyping import Bool, Float, Int
 from ftw.substrate.errors import ConfigError
 from ftw.sweep.battery.prompt import ORIGINAL
 from ftw.sweep.files.rundir import SCHEMA
+from ftw.sweep.milestones.grid import LOGIT, Grid, grids
 from ftw.sweep.table import SweepTable
 
-LOGIT = "logit"
-"""The lens that every run has, and that milestones are told by."""
 ONSET, COPY, CLOSE = "semantic", "copy", "kl_le_1"
 """Milestones that are drawn: the answer is first, the prompt is copied, the distribution is near the model's own."""
 
@@ -203,28 +202,28 @@ class Run:
         """The entropy of a distribution that knows nothing."""
         return float(np.log2(self.table.vocab_size))
 
-    def grid(self, column: str, lens: str = LOGIT, of: Sequence[Asked] | None = None) -> "Grid | None":
+    @cached_property
+    def _grids(self) -> dict[str, Grid]:
+        return grids(self.table)
+
+    def curves(self, column: str, lens: str = LOGIT, of: Sequence[Asked] | None = None) -> "Curves | None":
         """A column at last positions, prompt by layer. None where the table has no such column, lens, or number.
 
-        Ranks of 0 and rows that are not finite are NaN; prompts without any number are left out.
+        What is no number is NaN (see `ftw.sweep.milestones.grid`); prompts without any number are left out.
         """
-        if column not in self.table.columns or lens not in self.table.lenses:
+        grid = self._grids.get(lens)
+        if grid is None or not grid.has(column):
             return None
-        rows = self.last.where(lens=lens)
-        layers = np.unique(rows["layer"]).astype(int)
-        values = np.where(rows["is_finite"], rows[column].astype(float), np.nan)
-        if column.endswith("_rank"):
-            values = np.where(rows[column] > 0, values, np.nan)
-        cells = np.full((len(self.table.items), len(layers)), np.nan)
-        cells[rows["prompt"], np.searchsorted(layers, rows["layer"])] = values
-        wanted = cells[[one.row for one in (self.shown if of is None else of)]]
+        rows = {prompt: at for at, prompt in enumerate(grid.prompts)}
+        asked = [one.row for one in (self.shown if of is None else of)]
+        wanted = grid.numbers(column)[[rows[row] for row in asked if row in rows]]
         wanted = wanted[np.isfinite(wanted).any(axis=1)]
-        return Grid(layers, wanted) if len(wanted) else None
+        return Curves(np.array(grid.layers), wanted) if len(wanted) else None
 
 
 @dataclass(frozen=True)
-class Grid:
-    """One number of several prompts at several layers."""
+class Curves:
+    """One number of several prompts, layer by layer."""
 
     layers: Int[np.ndarray, "layer"]
     values: Float[np.ndarray, "prompt layer"]

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ftw.sweep.milestones.grid import LOGIT
 from ftw.sweep.table import SweepTable
 from ftw.ui.visualization.charts import percent, shown_token
 from ftw.ui.visualization.figure import count
@@ -17,7 +18,7 @@ from ftw.ui.visualization.sweep_audit import formulas, guidance, panel
 from ftw.ui.visualization.sweep_curves import curves, lenses
 from ftw.ui.visualization.sweep_figure import reading
 from ftw.ui.visualization.sweep_map import maps
-from ftw.ui.visualization.sweep_numbers import CLOSE, COPY, LOGIT, ONSET, Asked, Run, thinned
+from ftw.ui.visualization.sweep_numbers import CLOSE, COPY, ONSET, Asked, Run, thinned
 from ftw.ui.visualization.sweep_ribbons import MOST_ROWS, by_group, by_lens, prompts
 from ftw.ui.visualization.sweep_tables import statistics_tables
 

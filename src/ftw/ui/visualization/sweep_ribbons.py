@@ -8,10 +8,11 @@ from itertools import groupby
 
 import numpy as np
 
+from ftw.sweep.milestones.grid import LOGIT
 from ftw.ui.visualization.figure import count
 from ftw.ui.visualization.plots import Axis, Pin, Ribbons, Rule, Stretch
 from ftw.ui.visualization.report import Figure
-from ftw.ui.visualization.sweep_numbers import CLOSE, COPY, LOGIT, ONSET, Asked, Run, Spread
+from ftw.ui.visualization.sweep_numbers import CLOSE, COPY, ONSET, Asked, Run, Spread
 
 RANKS = (10, 5, 1)
 """Ranks from which on a block's reading of the answer is drawn, weakest first."""

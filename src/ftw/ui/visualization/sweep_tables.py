@@ -6,10 +6,11 @@ The rule of the file: a figure stands beside its interval or its level of chance
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ftw.sweep.milestones.grid import LOGIT
 from ftw.ui.visualization.charts import percent, shown_token
 from ftw.ui.visualization.plots import Cell
 from ftw.ui.visualization.report import Table
-from ftw.ui.visualization.sweep_numbers import LOGIT, ONSET, Run
+from ftw.ui.visualization.sweep_numbers import ONSET, Run
 
 SHIFTED = (ONSET, "copy")
 """Milestones whose shifts are listed."""
