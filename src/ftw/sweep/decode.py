@@ -32,7 +32,7 @@ Metric = Literal["entropy", "kl", "js", "cosine"]
 """`entropy` in bits; `kl` (layer || final) and `js` to the model's own final distribution in bits; `cosine` to it, of
 centred logits. Log-sum-exp always comes; ranks, masses and the best tokens where they are asked for."""
 METRICS: tuple[Metric, ...] = get_args(Metric)
-BUDGET = (36 << 20, 1 << 30)
+BUDGET = (72 << 20, 1 << 30)
 """Bytes of logits at once, on a CPU and on a CUDA device. A few tiles come on top."""
 TILE = 4 << 20
 """Bytes of one tile: it stays in a processor's cache while it is measured. Other devices take a chunk as one tile."""
