@@ -8,9 +8,13 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from ftw.substrate.model import load
+from ftw.sweep.battery import Battery
+from ftw.sweep.run import Sweep
+from ftw.sweep.study import study
 from ftw.ui.visualization.sweep_figure import reading, sweep_figure
 from ftw.ui.visualization.sweep_numbers import ONSET, Run
-from tests.ui.visualization.conftest import Finished
+from tests.ui.visualization.conftest import Finished, head
 
 
 def printed(run: Run, *, width: int = 80, colour: bool = False) -> list[str]:
@@ -101,6 +105,15 @@ def test_texts_without_answers_show_how_sure_each_block_is(probes: Finished) -> 
     lines = printed(run)
     assert lines[0] == "2 prompts read at 5 layers, none with an answer to find"
     assert any(line.startswith("median entropy") and line.endswith("bits") for line in lines)
+
+
+def test_answers_whose_first_token_is_a_blank_are_not_taken_for_none() -> None:
+    sweep = Sweep(load("tiny"), k=5)
+    table = sweep.run(Battery.read("germany").prompts()[:2])
+    run = Run(head(study(sweep, table).document()), table)
+    assert run.facts
+    claim = "2 prompts read at 5 layers, whose answers begin with a bare blank: only whole answers tell"
+    assert reading(run) == claim
 
 
 def test_the_foot_names_model_battery_gate_audits_and_command(ends: Finished) -> None:

@@ -34,7 +34,10 @@ def reading(run: Run) -> str:
     """The claim: from which block on the median fact's answer is first."""
     whole = run.spread()
     if whole is None:
-        return f"{count(len(run.prompts), 'prompt')} read at {count(run.n + 1, 'layer')}, none with an answer to find"
+        # with answers there is still no onset where each begins with a token that is only a blank
+        bare = "whose answers begin with a bare blank: only whole answers tell"
+        why = bare if run.facts else "none with an answer to find"
+        return f"{count(len(run.prompts), 'prompt')} read at {count(run.n + 1, 'layer')}, {why}"
     if whole.n_missing == whole.n_facts:
         return f"At no block is the answer of any of the {count(whole.n_facts, 'fact')} first{_best_rank(run)}"
     if whole.median is None:
