@@ -11,12 +11,12 @@ import json
 import shutil
 from pathlib import Path
 
+from ftw.map.ontology.wordnet import PREAMBLE, WordNet
 from tools.reference_model import card, corpus, evaluate, tree
 from tools.reference_model.decoder import Shape
 from tools.reference_model.packing import hold_out
 from tools.reference_model.prepare import HELD_ONE_IN, prepare
 from tools.reference_model.train import Outlet, Recipe, train
-from tools.reference_model.wordnet import PREAMBLE, WordNet
 
 REPOSITORY = Path(__file__).parents[2]
 BUNDLE = REPOSITORY / "src" / "ftw" / "bundled" / "reference-model"

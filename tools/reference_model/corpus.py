@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ftw.map.ontology.wordnet import WordNet
 from tools.reference_model.chats import Chatter
 from tools.reference_model.facts import Factbook, Sources, gather
 from tools.reference_model.stories import Storyteller
 from tools.reference_model.taxonomy import Kind, Taxonomist, kinds
 from tools.reference_model.tree import Concept
-from tools.reference_model.wordnet import WordNet
 
 SHARES = {
     "story": 0.27,

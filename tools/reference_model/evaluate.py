@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ftw.map.ontology.wordnet import WordNet
 from tools.reference_model import knowledge, probes, text, tree
 from tools.reference_model.corpus import Document
 from tools.reference_model.steering import steering
 from tools.reference_model.subject import Subject
-from tools.reference_model.wordnet import WordNet
 
 SECTIONS = (
     "capitals",

@@ -5,11 +5,11 @@ import re
 from dataclasses import dataclass
 from itertools import accumulate
 
+from ftw.map.ontology.wordnet import Synset, WordNet
 from tools.reference_model.grammar import capital, noun_phrase
 from tools.reference_model.lexicon import pairs
 from tools.reference_model.stories import Storyteller, all_names
 from tools.reference_model.tree import is_fit, unfit_words
-from tools.reference_model.wordnet import Synset, WordNet
 
 TOP_NOUNS = 300
 NEXT_NOUNS = 1500

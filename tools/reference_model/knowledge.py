@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ftw.map.ontology.wordnet import WordNet
 from tools.reference_model.facts import COLORS, ITEMS, Noun, frequent_nouns
 from tools.reference_model.grammar import capital, noun_phrase
 from tools.reference_model.lexicon import pairs
@@ -14,7 +15,6 @@ from tools.reference_model.stories import all_names
 from tools.reference_model.subject import Subject, prompt_of
 from tools.reference_model.taxonomy import Taxonomist, kinds
 from tools.reference_model.tree import Concept
-from tools.reference_model.wordnet import WordNet
 
 FREQUENT = 300
 BANDS = ((300, 1000), (1000, 3000), (3000, 10_000))

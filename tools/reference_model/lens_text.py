@@ -8,10 +8,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ftw.map.ontology.wordnet import WordNet
 from tools.reference_model import tree
 from tools.reference_model.chats import BOS
 from tools.reference_model.corpus import documents
-from tools.reference_model.wordnet import WordNet
 
 SEED = 7
 """Not the training's."""

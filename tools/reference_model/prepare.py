@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftw.map.ontology.wordnet import WordNet
 from tools.reference_model import corpus, tokenizer, tree
 from tools.reference_model.chats import BOS, EOS, PAD
 from tools.reference_model.corpus import Document
 from tools.reference_model.packing import hold_out, pack, pack_by_length
 from tools.reference_model.train import Data, Marks
-from tools.reference_model.wordnet import WordNet
 
 HELD_ONE_IN = 400
 SHORT_WINDOW = 256

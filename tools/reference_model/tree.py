@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from ftw.map.ontology.wordnet import Synset, WordNet
 from tools.reference_model.lexicon import lines
-from tools.reference_model.wordnet import Synset, WordNet
 
 TREE_FILE = Path(__file__).parents[1] / "concepts" / "everyday.toml"
 LEAF_MEMBERS = 25

@@ -4,7 +4,7 @@ import pytest
 
 from tools.reference_model import tree
 from tools.reference_model.tree import Concept
-from tools.reference_model.wordnet import WordNet
+from ftw.map.ontology.wordnet import WordNet
 
 DICT = Path("/usr/share/wordnet")
 

@@ -7,7 +7,7 @@ import pytest
 from tools.reference_model.__main__ import BUNDLE, BUNDLED_FILES, parser
 from tools.reference_model.card import by_block, card, table
 from tools.reference_model.evaluate import evaluate, weights_digest
-from tools.reference_model.wordnet import WordNet
+from ftw.map.ontology.wordnet import WordNet
 
 
 def test_tables_have_one_cell_per_column() -> None:

@@ -10,7 +10,7 @@ from tools.reference_model.facts import frequent_nouns, gather
 from tools.reference_model.stories import Storyteller
 from tools.reference_model.taxonomy import Taxonomist, kinds
 from tools.reference_model.tree import Concept, all_words
-from tools.reference_model.wordnet import WordNet
+from ftw.map.ontology.wordnet import WordNet
 
 SEED, MEGABYTES = 7, 0.1
 

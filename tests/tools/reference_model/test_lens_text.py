@@ -4,7 +4,7 @@ from pathlib import Path
 from tools.reference_model.chats import BOS
 from tools.reference_model.corpus import SHARES
 from tools.reference_model.lens_text import SEED, write
-from tools.reference_model.wordnet import WordNet
+from ftw.map.ontology.wordnet import WordNet
 
 
 def test_text_for_lenses_is_of_every_kind_and_leaves_the_opening_to_the_tokenizer(wn: WordNet, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from tools.reference_model import tree
 from tools.reference_model.tree import Concept, all_words, lineage
-from tools.reference_model.wordnet import WordNet
+from ftw.map.ontology.wordnet import WordNet
 
 
 def test_the_file_is_what_wordnet_and_the_list_give(wn: WordNet, everyday: dict[str, Concept]) -> None:

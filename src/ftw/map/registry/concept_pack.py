@@ -101,7 +101,7 @@ class ConceptPack:
     def sha256(self) -> str:
         """Digest of name, version and every record, hex. Two packs with one digest name the same concepts."""
         kept = [self.meta.model_dump_json(include={"pack_id", "version"})]
-        kept += [self.records[term].model_dump_json() for term in sorted(self.records)]
+        kept += [self.records[term].model_dump_json(exclude_defaults=True) for term in sorted(self.records)]
         return hashlib.sha256("\n".join(kept).encode()).hexdigest()
 
     def term(self, name: str) -> str:

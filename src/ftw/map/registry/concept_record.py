@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, JsonValue, ValidationError, field_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from ftw.substrate.config import Strict
 from ftw.substrate.errors import PackError
@@ -18,7 +18,18 @@ KEY_WITH_LEVEL = re.compile(r"^(.*):\d+$")
 """Published hierarchies write `Name:level` where a term is meant."""
 
 
-class Wordnet(Strict):
+class Lenient(Strict):
+    """A part of a record in which packs in the field write null for what is empty."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {key: item for key, item in value.items() if item is not None or key not in cls.model_fields}
+
+
+class Wordnet(Lenient):
     """Where a concept stands in WordNet, and the words that mean it."""
 
     synsets: list[str] = Field(default_factory=list)
@@ -33,7 +44,7 @@ class Wordnet(Strict):
     """The same words grouped by synset, so that whole synsets can be held out. Empty where the source has no groups."""
 
 
-class Relationships(Strict):
+class Relationships(Lenient):
     """How a concept stands to others beside its parent."""
 
     related: list[str] = Field(default_factory=list)
@@ -45,7 +56,7 @@ class Relationships(Strict):
     opposite_reasoning: str | None = None
 
 
-class SafetyTags(Strict):
+class SafetyTags(Lenient):
     """What a safety profile wants to know of a concept."""
 
     risk_level: Literal["low", "medium", "high", "critical"] = "low"
@@ -54,20 +65,33 @@ class SafetyTags(Strict):
     harness_relevant: bool = False
 
 
-class TrainingHints(Strict):
+class TrainingHints(Lenient):
     """Authored examples for the trainer."""
 
     positive_examples: list[str] = Field(default_factory=list)
     negative_examples: list[str] = Field(default_factory=list)
     disambiguation: str = ""
     seed_terms: list[str] = Field(default_factory=list)
+    key_features: list[str] = Field(default_factory=list)
+    """What tells the concept from its neighbours, each in a few words."""
+    confusable_with: list[str] = Field(default_factory=list)
+    """Concepts that are easily taken for this one."""
 
 
-class ConceptRecord(Strict):
+class Deprecation(Strict):
+    """Why a concept should not be used any more, and what to use instead."""
+
+    reason: str = ""
+    superseded_by: list[str] = Field(default_factory=list)
+    removal_version: str = ""
+    migration_guide: str = ""
+
+
+class ConceptRecord(Lenient):
     """One file of `concepts/layer{level}/`."""
 
     term: str = Field(min_length=1)
-    role: Literal["concept"] = "concept"
+    role: Literal["concept", "category", "behavioral"] = "concept"
     parent_concepts: list[str] = Field(default_factory=list, max_length=1)
     """None for a root, else exactly one."""
     layer: int = Field(ge=0)
@@ -81,6 +105,7 @@ class ConceptRecord(Strict):
     safety_tags: SafetyTags = SafetyTags()
     training_hints: TrainingHints = TrainingHints()
     simplex_mapping: JsonValue = None
+    deprecated: Deprecation | None = None
     children: list[str] = Field(default_factory=list)
     is_category_lens: bool = False
     child_count: int = Field(default=0, ge=0)

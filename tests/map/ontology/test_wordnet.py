@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.reference_model.wordnet import WordNet, split_gloss
+from ftw.map.ontology.wordnet import WordNet, split_gloss
+from ftw.substrate.errors import PackError, StorageError
 
 LICENCE = "  1 This is the licence.\n"
 
@@ -45,8 +46,18 @@ def test_an_individual_is_not_a_kind(tiny: WordNet) -> None:
 
 
 def test_an_unknown_sense_is_named(tiny: WordNet) -> None:
-    with pytest.raises(KeyError, match="has 1 senses"):
+    with pytest.raises(PackError, match="has 1 senses"):
         tiny.get("dog.n.2")
+    with pytest.raises(PackError, match=r"lemma\.pos\.number"):
+        tiny.get("dog")
+
+
+def test_missing_files_and_foreign_lines_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"data\.noun cannot be read.*wordnet-base"):
+        WordNet(tmp_path)
+    (tmp_path / "data.noun").write_text("nonsense\n")
+    with pytest.raises(PackError, match=r"data\.noun.*not a line"):
+        WordNet(tmp_path)
 
 
 def test_examples_leave_the_gloss() -> None:

@@ -1,14 +1,22 @@
-"""Reader of the WordNet 3.0 dict files (``data.*``, ``index.*``, ``cntlist.rev``)."""
+"""Reader of WordNet's dict files (``data.*``, ``index.*``, ``cntlist.rev``).
+
+The format is that of Princeton's WordNet (wndb(5)): Debian's ``wordnet-base`` installs it, NLTK's ``wordnet`` corpus
+and the WNDB release of Open English WordNet have the same files. Without ``cntlist.rev`` all counts are 0.
+"""
 
 import re
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
+
+from ftw.substrate.errors import PackError, StorageError
 
 Pos = Literal["n", "v", "a", "r"]
 FILES: dict[Pos, str] = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}
+HOME = Path("/usr/share/wordnet")
+"""Where Debian's ``wordnet-base`` puts the files."""
 NUMBER = {"n": 1, "v": 2, "a": 3, "r": 4, "s": 5}
 UP = ("@", "@i")
 PREAMBLE = "  "  # lines of the licence text start with two spaces
@@ -52,29 +60,34 @@ class WordNet:
     """All synsets of a dict folder, by part of speech and offset."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises StorageError for a folder that lacks the files, PackError for a line that is not of the format."""
+        self.folder = folder
         self.synsets: dict[tuple[Pos, int], Synset] = {}
         self.senses: dict[tuple[str, Pos], list[int]] = {}
         tags = {}
-        for line in (folder / "cntlist.rev").read_text("latin-1").splitlines():
-            key, _, count = line.split()
-            tags[key] = int(count)
+        if (folder / "cntlist.rev").is_file():
+            for line in _lines(folder / "cntlist.rev"):
+                key, _, count = line.split()
+                tags[key] = int(count)
         for pos, name in FILES.items():
-            for line in (folder / f"data.{name}").read_text("latin-1").splitlines():
-                if not line.startswith(PREAMBLE):
-                    synset = read_synset(line, pos, tags)
-                    self.synsets[pos, synset.offset] = synset
-            for line in (folder / f"index.{name}").read_text("latin-1").splitlines():
-                if not line.startswith(PREAMBLE):
-                    part = line.split()
-                    self.senses[part[0].replace("_", " "), pos] = [int(x) for x in part[-int(part[2]) :]]
+            for line in _lines(folder / f"data.{name}"):
+                synset = _synset(folder / f"data.{name}", line, pos, tags)
+                self.synsets[pos, synset.offset] = synset
+            for line in _lines(folder / f"index.{name}"):
+                part = line.split()
+                self.senses[part[0].replace("_", " "), pos] = [int(x) for x in part[-int(part[2]) :]]
 
     def get(self, name: str) -> Synset:
-        """The synset called ``lemma.pos.number``; raises ``KeyError`` when the lemma or the sense does not exist."""
-        lemma, pos, number = name.rsplit(".", 2)
-        senses = self.senses.get((lemma.replace("_", " "), pos), [])  # type: ignore[arg-type]
-        if not 1 <= int(number) <= len(senses):
-            raise KeyError(f"{name}: WordNet has {len(senses)} senses of this word")
-        return self.synsets[pos, senses[int(number) - 1]]  # type: ignore[index]
+        """The synset called ``lemma.pos.number``. Raises PackError when there is no such lemma or sense."""
+        match = re.fullmatch(r"(.+)\.([nvars])\.(\d+)", name)
+        if match is None:
+            raise PackError(f"{name!r} is not the name of a synset: write lemma.pos.number, such as dog.n.01")
+        lemma, number = match[1].replace("_", " ").lower(), int(match[3])
+        pos = cast(Pos, match[2].replace("s", "a"))
+        senses = self.senses.get((lemma, pos), [])
+        if not 1 <= number <= len(senses):
+            raise PackError(f"{name}: WordNet has {len(senses)} senses of this word as {FILES[pos]}")
+        return self.synsets[pos, senses[number - 1]]
 
     def name(self, synset: Synset) -> str:
         """``lemma.pos.number`` of a synset by its first word."""
@@ -82,7 +95,13 @@ class WordNet:
         number = self.senses[lemma, synset.pos].index(synset.offset) + 1
         return f"{lemma.replace(' ', '_')}.{synset.pos}.{number:02d}"
 
+    def related(self, synset: Synset, symbols: frozenset[str]) -> list[Synset]:
+        """The synsets that pointers with these symbols name, in file order, each once."""
+        found = (self.synsets[pos, offset] for symbol, pos, offset in synset.pointers if symbol in symbols)
+        return list(dict.fromkeys(found))
+
     def parents(self, synset: Synset) -> list[Synset]:
+        """The synsets right above."""
         return [self.synsets[pos, offset] for symbol, pos, offset in synset.pointers if symbol in UP]
 
     def ancestors(self, synset: Synset) -> list[Synset]:
@@ -116,9 +135,14 @@ class WordNet:
                 queue.extend(self._children.get((child.pos, child.offset), []))
         return list(found)
 
+    def children(self, synset: Synset) -> list[Synset]:
+        """The synsets right below, without named individuals."""
+        return self._children.get((synset.pos, synset.offset), [])
+
     def is_first_sense(self, word: str, synset: Synset) -> bool:
+        """Whether this is the word's most frequent sense as this part of speech."""
         senses = self.senses.get((word.lower(), synset.pos))
-        return bool(senses) and senses[0] == synset.offset  # type: ignore[index]
+        return senses is not None and senses[0] == synset.offset
 
     def uses(self, word: str, pos: Pos) -> int:
         """How often the tagged corpora use the word as this part of speech, over all its senses."""
@@ -141,7 +165,35 @@ def read_synset(line: str, pos: Pos, tags: dict[str, int]) -> Synset:
         counts.append(tags.get(f"{word.lower()}%{NUMBER[kind]}:{topic:02d}:{int(part[5 + 2 * i], 16):02d}::", 0))
     at = 4 + 2 * n_words
     pointers = tuple(
-        (part[at + 1 + 4 * i], part[at + 3 + 4 * i], int(part[at + 2 + 4 * i])) for i in range(int(part[at]))
+        (part[at + 1 + 4 * i], cast(Pos, part[at + 3 + 4 * i]), int(part[at + 2 + 4 * i])) for i in range(int(part[at]))
     )
     definition, note, examples = split_gloss(gloss)
-    return Synset(pos, int(part[0]), tuple(words), tuple(counts), pointers, definition, note, examples)  # type: ignore[arg-type]
+    return Synset(pos, int(part[0]), tuple(words), tuple(counts), pointers, definition, note, examples)
+
+
+def licence(folder: Path) -> str:
+    """WordNet's licence as its own data files state it (numbered lines at the top). Raises StorageError."""
+    lines = _text(folder / "data.noun").splitlines()
+    numbered = [re.match(r"  ?(?: ?\d+) ?(.*)", line) for line in lines if line.startswith(PREAMBLE)]
+    return "\n".join(match[1].rstrip() for match in numbered if match) + "\n"
+
+
+def _synset(file: Path, line: str, pos: Pos, tags: dict[str, int]) -> Synset:
+    try:
+        return read_synset(line, pos, tags)
+    except (ValueError, IndexError) as error:
+        raise PackError(f"{file}: {line[:40]!r} is not a line of a WordNet data file") from error
+
+
+def _lines(file: Path) -> list[str]:
+    return [line for line in _text(file).splitlines() if line and not line.startswith(PREAMBLE)]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("latin-1")
+    except OSError as error:
+        raise StorageError(
+            f"{file} cannot be read: {error.strerror}. WordNet's dict files are needed: Debian's wordnet-base has "
+            f"them in {HOME}"
+        ) from error
