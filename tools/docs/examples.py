@@ -7,6 +7,7 @@ must be what stands in the page; of the others only the exit code is held. `…`
     python -m tools.docs.examples FILE…    # these pages only
 """
 
+import os
 import re
 import shlex
 import subprocess
@@ -20,7 +21,7 @@ from tempfile import TemporaryDirectory
 BLOCK = re.compile(r"^```console(?P<mark>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 LEFT_OUT = "…"
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/cli.md", "docs/proof.md", "docs/sweep.md", "docs/vocab-lenses.md")
+PAGES = ("README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")))
 PICTURE = ("watch", "Tell me a story about a storm.", "--export", "docs/pictures/watch.svg")
 MOST = 24
 """Lines of output that a page shows; a longer one is cut, with `…` as its last line."""
@@ -81,7 +82,8 @@ def desk(folder: Path) -> Path:
 
 def _ftw(argv: Sequence[str], folder: Path = ROOT) -> str:
     command = [sys.executable, "-m", "ftw", *argv]
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
+    env = {**os.environ, "FTW_PACKS_DIR": str(folder / "packs")}  # not those of whoever writes the page
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, env=env).stdout
 
 
 def main(files: Sequence[str]) -> None:
