@@ -54,6 +54,18 @@ class LinearProbe(nn.Module):
         logit: Tensor = self.linear(x)
         return logit.squeeze(-1)
 
+    def as_mlp(self) -> MLP:
+        """The same logits from the form that packs hold: relu(z) - relu(-z) = z, so two units are enough. Exact."""
+        weight, bias = self.linear.weight.detach(), self.linear.bias.detach()
+        made = MLP(weight.shape[1]).to(weight.dtype)
+        for parameter in made.parameters():
+            parameter.data.zero_()
+        made.first.weight.data[:2] = torch.cat([weight, -weight])
+        made.first.bias.data[:2] = torch.cat([bias, -bias])
+        made.second.weight.data[:2, :2] = torch.eye(2, dtype=weight.dtype)
+        made.last.weight.data[0, :2] = torch.tensor([1.0, -1.0])
+        return made.eval()
+
     @property
     def direction(self) -> Float[Tensor, " d_model"]:
         """The unit vector along which the probe's logit grows, in normalised space."""

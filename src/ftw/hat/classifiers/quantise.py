@@ -26,13 +26,13 @@ def quantise_rows(weight: Float[Tensor, "*rows channel"], scale_dtype: torch.dty
     Raises NumericError for what is not finite.
     """
     weight = weight.float()
-    if not bool(weight.isfinite().all()):
+    largest = torch.maximum(weight.amax(-1), -weight.amin(-1))  # carries a NaN, and is quicker than to look at each
+    if not bool(largest.isfinite().all()):
         raise NumericError("a weight to be quantised is a NaN or an infinity")
     tiny = torch.finfo(scale_dtype).smallest_normal
-    exact = (weight.abs().amax(-1) / 127).clamp(min=tiny)
-    scales = exact.to(scale_dtype)
+    scales = (largest / 127).clamp(min=tiny).to(scale_dtype)
     if not bool(scales.isfinite().all()):
-        raise NumericError(f"a weight of {float(weight.abs().max()):g} is too large for {scale_dtype} scales")
+        raise NumericError(f"a weight of {float(largest.max()):g} is too large for {scale_dtype} scales")
     values = (weight / scales.float().unsqueeze(-1)).round_().clamp_(-127, 127)
     return QuantisedRows(values.to(torch.int8), scales)
 

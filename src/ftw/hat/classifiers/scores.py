@@ -56,16 +56,24 @@ class Scores:
         return self._logits.numel()
 
     @cached_property
+    def raw(self) -> Float[Tensor, "row lens"]:
+        """Logits on the device, fp32, unchecked and without a look from the host: -inf where none was computed."""
+        if self._flat is None:
+            return self._logits
+        dense = self._logits.new_full((self.rows * len(self.terms),), float("-inf"))
+        return dense.index_copy(0, self._flat, self._logits).view(self.rows, len(self.terms))
+
+    @cached_property
+    def odds(self) -> Float[Tensor, "row lens"]:
+        """Calibrated log-odds on the device, fp32, unchecked: their order is that of p, but they do not saturate."""
+        return self.raw * self._slope + self._offset
+
+    @cached_property
     def logit(self) -> Float[Tensor, "row lens"]:
         """Logits on the device, fp32. Raises NumericError for a NaN."""
-        if self._flat is None:
-            dense = self._logits
-        else:
-            dense = self._logits.new_full((self.rows * len(self.terms),), float("-inf"))
-            dense = dense.index_copy(0, self._flat, self._logits).view(self.rows, len(self.terms))
-        if bool(dense.isnan().any()):
-            raise _not_a_number()
-        return dense
+        if bool(self.raw.isnan().any()):
+            raise not_a_number()
+        return self.raw
 
     @cached_property
     def p(self) -> Float[Tensor, "row lens"]:
@@ -90,17 +98,18 @@ class Scores:
         else:
             host = HostScores(flat.numpy(), logits.float().numpy())
         if not np.isfinite(host.logit).all():
-            raise _not_a_number()
+            raise not_a_number()
         return host
 
     def top(self, k: int) -> list[list[tuple[str, float]]]:
         """Per row, the k computed lenses with the highest p, highest first."""
-        values, places = self.p.topk(min(k, len(self.terms)))
+        odds = (self.logit * self._slope + self._offset).topk(min(k, len(self.terms)))
         return [
             [(self.terms[at], p) for at, p in zip(ats, ps, strict=True) if p > 0]
-            for ats, ps in zip(places.tolist(), values.tolist(), strict=True)
+            for ats, ps in zip(odds.indices.tolist(), torch.sigmoid(odds.values).tolist(), strict=True)
         ]
 
 
-def _not_a_number() -> NumericError:
+def not_a_number() -> NumericError:
+    """What is raised where a score is a NaN."""
     return NumericError("a lens score is not finite: the states that were read, or the weights of a lens, hold a NaN")

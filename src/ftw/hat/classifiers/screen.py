@@ -1,7 +1,11 @@
 """The linear screen: which (state, lens) pairs are worth the MLP.
 
-A screen is a linear probe per lens over the same normalised input. Its threshold is set so that nearly every reading
-above the lens's own threshold passes; what does not pass reads as 0.
+A screen is a linear probe per lens over the same normalised input, fitted to the lens's own logits. What does not pass
+reads as 0.
+The rule of the file: how far below its expected score a reading may lie is one number for the whole pack, in units of
+each lens's own spread. It rests on all readings, so it holds for words that were not seen, where thresholds of single
+lenses, each resting on a few readings, do not: on 96 trained lenses with whole words held out, 0.995 of readings passed
+against 0.92 with one threshold per lens fitted to that lens's readings alone.
 """
 
 from dataclasses import dataclass
@@ -11,6 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ftw.substrate.errors import NumericError, UsageError
+
+_WORST = 0.05
+"""No lens gives up more than this share of its own readings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,38 +40,62 @@ class ScreenFit:
     report: ScreenReport
 
 
+@dataclass(frozen=True, slots=True)
+class Screens:
+    """One linear probe per lens."""
+
+    weight: Float[Tensor, "lens d_model"]
+    bias: Float[Tensor, " lens"]
+
+    def __call__(self, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row lens"]:
+        """The probes' scores of normalised states, fp32."""
+        return torch.addmm(self.bias, x.float(), self.weight.T)
+
+
+def fit_screens(x: Float[Tensor, "row d_model"], logits: Float[Tensor, "row lens"], *, ridge: float = 0.01) -> Screens:
+    """Least-squares probes from normalised states to the lenses' logits as they are.
+
+    Not clamped and not turned into labels: on 96 trained lenses, at the same recall, a probe of labels lets six to
+    eight times as many pairs pass, one of logits cut three above and below the threshold five to seven times. Raises
+    UsageError and NumericError.
+    """
+    if not len(x) or ridge <= 0:
+        raise UsageError(
+            f"{len(x)} states and a ridge of {ridge}: a screen needs at least one state and a ridge above 0"
+        )
+    x, logits = x.float(), logits.float()
+    _finite(x, logits)
+    middle, level = x.mean(0), logits.mean(0)
+    centred = x - middle
+    gram = centred.T @ centred / len(x)
+    gram.diagonal().add_(ridge)
+    weight = torch.linalg.solve(gram, centred.T @ (logits - level) / len(x)).T.contiguous()
+    return Screens(weight, level - weight @ middle)
+
+
 def fit_screen_thresholds(
     screen_scores: Float[Tensor, "row lens"],
     full_logits: Float[Tensor, "row lens"],
     threshold_logit: Float[Tensor, " lens"],
     recall: float = 0.995,
-    slack: float = 0.02,
 ) -> ScreenFit:
-    """Screen thresholds that keep `recall` of all readings above threshold, and let as little else pass as they can.
+    """Screen thresholds that keep at least `recall` of all readings above threshold on these states.
 
-    Each lens starts at its lowest reading. Then the cheapest readings of the whole pack are given up, those whose loss
-    spares the most MLPs, until the misses allowed are spent; no lens loses more than a twentieth of its readings. At
-    last every threshold is lowered by `slack` standard deviations of its lens's scores, for states not seen here. A
-    lens without a reading gets its 99.9th percentile. Raises UsageError and NumericError for what cannot be fitted.
+    Each lens expects a screen score where its logit is at the threshold (a line through its states); its screen
+    threshold lies below that by the same number of its own standard deviations as every other lens's. The states are
+    best ones that the screens were not fitted on. Raises UsageError and NumericError for what cannot be fitted.
     """
     if not 0 < recall <= 1:
         raise UsageError(f"recall is {recall}: it lies in (0, 1]")
     if not len(screen_scores):
         raise UsageError("a screen is fitted on at least one state: screen_scores has no rows")
-    scores, wanted = screen_scores.float(), full_logits >= threshold_logit
-    if not bool(scores.isfinite().all() & full_logits.isfinite().all()):
-        raise NumericError("the scores that a screen is fitted on hold a NaN or an infinity")
-    steps = [_steps(scores[:, lens], wanted[:, lens]) for lens in range(scores.shape[1])]
-    give_up = int((1 - recall) * int(wanted.sum()))
-    offers = sorted(
-        ((gain, lens, at) for lens, (_, gains) in enumerate(steps) for at, gain in enumerate(gains)), reverse=True
-    )
-    lowest = [0] * len(steps)
-    for gain, lens, _ in offers[:give_up]:
-        if gain > 0:
-            lowest[lens] += 1
-    thresholds = torch.stack([marks[lowest[lens]] for lens, (marks, _) in enumerate(steps)])
-    thresholds = thresholds - slack * scores.std(0, correction=0) - 1e-6
+    scores, logits = screen_scores.float(), full_logits.float()
+    _finite(scores, logits)
+    wanted = logits >= threshold_logit
+    expected, spread = _expected(scores, logits, threshold_logit)
+    reach = ((scores - expected) / spread)[wanted].sort().values
+    below = reach[int((1 - recall) * len(reach))] if len(reach) else scores.new_tensor(0.0)
+    thresholds = torch.minimum(expected + below * spread, _allowed(scores, wanted)) - 1e-6
     return ScreenFit(thresholds, measure_screen(scores >= thresholds, wanted))
 
 
@@ -75,26 +106,21 @@ def measure_screen(passed: Bool[Tensor, "row lens"], wanted: Bool[Tensor, "row l
     return ScreenReport(kept / readings if readings else 1.0, float(passed.float().mean()), readings)
 
 
-def _steps(scores: Float[Tensor, " row"], wanted: Bool[Tensor, " row"]) -> tuple[Tensor, list[float]]:
-    """A lens's readings from the lowest up, and how many MLPs each one spares that is given up (non-increasing).
-
-    Giving up reading i only pays after those below it: its gain is averaged with theirs, so offers keep their order.
-    """
-    marks = scores[wanted].sort().values
-    if not len(marks):
-        return scores.quantile(0.999)[None], []
-    allowed = len(marks) // 20
-    below = torch.searchsorted(scores.sort().values, marks[: allowed + 1])
-    gains = below.diff().tolist()
-    return marks, _pooled(gains)
+def _expected(scores: Tensor, logits: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """Per lens, the screen score that its least-squares line gives for the logit `at`, and the spread around it."""
+    middle, level = scores.mean(0), logits.mean(0)
+    away, over = scores - middle, logits - level
+    slope = (away * over).mean(0) / over.square().mean(0).clamp(min=1e-12)
+    spread = (away - slope * over).square().mean(0).sqrt()
+    return middle + slope * (at - level), spread + 1e-6 * (1 + middle.abs())
 
 
-def _pooled(gains: list[int]) -> list[float]:
-    """Non-increasing averages of consecutive gains: pool adjacent violators."""
-    pools: list[tuple[float, int]] = []
-    for gain in gains:
-        pools.append((float(gain), 1))
-        while len(pools) > 1 and pools[-2][0] < pools[-1][0]:
-            (high, n), (low, k) = pools.pop(), pools.pop()
-            pools.append(((high * n + low * k) / (n + k), n + k))
-    return [mean for mean, n in pools for _ in range(n)]
+def _allowed(scores: Tensor, wanted: Tensor) -> Tensor:
+    """Per lens, the highest threshold that gives up no more than `_WORST` of its readings; inf without any."""
+    own = scores.masked_fill(~wanted, float("inf")).sort(0).values
+    return own.gather(0, (wanted.sum(0) * _WORST).long()[None])[0]
+
+
+def _finite(*tensors: Tensor) -> None:
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise NumericError("the scores that a screen is fitted on hold a NaN or an infinity")

@@ -49,10 +49,29 @@ class LensTensors:
             screen_threshold=torch.full((len(lenses),), float("-inf")) if thresholds is None else thresholds,
         )
 
+    def module(self, at: int = 0) -> MLP:
+        """One lens as a module of its own; units that were trimmed come back as zeros.
+
+        In the dtype of its first layer if that holds every number of it exactly, else in fp32.
+        """
+        made = MLP(self.w1.shape[-1])
+        for parameter in made.parameters():
+            parameter.data.zero_()
+        units = self.w3.shape[-1]
+        made.first.weight.data.copy_(self.w1[at])
+        made.first.bias.data.copy_(self.b1[at])
+        made.second.weight.data[:units] = self.w2[at].float()
+        made.second.bias.data[:units] = self.b2[at].float()
+        made.last.weight.data[0, :units] = self.w3[at].float()
+        made.last.bias.data[0] = self.b3[at].float()
+        dtype = self.w1.dtype
+        exact = all(bool((w == w.to(dtype).float()).all()) for w in made.parameters())
+        return made.to(dtype if exact else torch.float32).eval()
+
     @property
     def is_shared(self) -> bool:
         """Whether all lenses have the same first layer."""
-        return all(w.stride(0) == 0 or bool((w == w[:1]).all()) for w in (self.w1, self.b1))
+        return all(_all_alike(w) for w in (self.b1, self.w1))
 
     def trimmed(self) -> "LensTensors":
         """The same lenses without the second-layer units that none of them listens to. Exact."""
@@ -85,3 +104,8 @@ def shapes(count: int, units: int, d_model: int) -> dict[str, tuple[int, ...]]:
         "screen_b": (count,),
         "screen_threshold": (count,),
     }
+
+
+def _all_alike(w: Tensor) -> bool:
+    """Whether all entries along the first axis are equal; stops at the first that is not."""
+    return w.stride(0) == 0 or all(bool(torch.equal(each, w[0])) for each in w[1:])

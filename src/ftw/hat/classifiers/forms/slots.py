@@ -21,7 +21,10 @@ _FEW = 8
 
 
 class Slots:
-    """`count` places for lenses of width `d_model` with at most `units` units in their second layer."""
+    """`count` places for lenses of width `d_model` with at most `units` units in their second layer.
+
+    With `d_model` 0 they hold no first layer: that of lenses which share one is its owner's, see `after`.
+    """
 
     def __init__(self, count: int, d_model: int, units: int, device: torch.device, dtype: torch.dtype) -> None:
         self.count, self.d_model, self.units = count, d_model, units
@@ -47,14 +50,14 @@ class Slots:
     def staged(self, part: LensTensors) -> "Staged":
         """Lenses as they lie in slots, on the host, in pinned memory where a device is to fetch them."""
         k = self.units
-        if part.w1.shape[-1] != self.d_model or part.w3.shape[-1] > k:
+        if (self.d_model and part.w1.shape[-1] != self.d_model) or part.w3.shape[-1] > k:
             raise UsageError(
                 f"lenses of width {part.w1.shape[-1]} with {part.w3.shape[-1]} units do not fit slots of width "
                 f"{self.d_model} with {k}"
             )
         w2 = F.pad(part.w2, (0, 0, 0, k - part.w2.shape[1]))
         made = Staged(
-            part.w1.to(self.first.dtype).transpose(1, 2).contiguous(),
+            part.w1[..., : self.d_model].to(self.first.dtype).transpose(1, 2).contiguous(),
             w2.to(self.second.dtype).transpose(1, 2).contiguous(),
             tail_of(part, k),
         )
@@ -72,6 +75,13 @@ class Slots:
         if not len(slots) or not len(x):
             return x.new_zeros(len(x), len(slots))
         return self._rows_summed(x, slots) if len(x) <= _FEW else self._multiplied(x, slots)
+
+    def after(self, z: Float[Tensor, "row 128"], slots: Int[Tensor, " lens"]) -> Float[Tensor, "row lens"]:
+        """Logits by the lenses in `slots` from what a first layer that they share gave."""
+        b2, w3, b3 = torch.split(self.tail[:, None, HIDDEN:], [self.units, self.units, 1], 2)
+        z = torch.matmul(z.to(self.second.dtype), self.second.view(self.count, HIDDEN, self.units))
+        z = (z.float() + b2).relu_()
+        return ((z * w3).sum(-1) + b3[..., 0]).index_select(0, slots).T
 
     def _rows_summed(self, x: Float[Tensor, "row d_model"], slots: Int[Tensor, " lens"]) -> Tensor:
         """Each weight is read once, where it lies: for a few states."""
