@@ -99,13 +99,10 @@ def test_on_reading_hears_each_reading_once_and_in_order(bank: LensBank, states:
 
 
 def test_a_step_over_budget_counts_what_it_left_out(bank: LensBank, states: States) -> None:
-    monitor = Monitor(bank)
-    monitor(step_of("a", 0, [1, 2], 1e-3 * states(2), 3))
-    assert monitor.capped == 0
-    steps = [step_of("a", 1, [3], states(1), 4)]
-    monitor.bank = bank.reading(bank.terms)
+    monitor = Monitor(bank.reading(bank.terms))
     many = [step_of(str(at), 0, [1], states(1), 3) for at in range(40)]
     monitor.many(many, last(many))
+    assert monitor.capped == 0
     steps = [step_of(str(at), 1, [3], states(1), 3) for at in range(40)]
     monitor.many(steps, last(steps))
     assert monitor.capped == 40 * 12 - 8 * 41
@@ -138,3 +135,11 @@ def test_bad_settings_are_refused(bank: LensBank) -> None:
         Monitor(bank, top=-1)
     with pytest.raises(UnknownConcept, match="nearest"):
         Monitor(bank, concepts=["B1R9"])
+
+
+def test_a_nan_of_one_request_does_not_stop_the_others(bank: LensBank, states: States) -> None:
+    monitor = Monitor(bank)
+    with pytest.raises(NumericError, match="not finite"):
+        monitor(step_of("a", 0, [1], states(1) * float("nan"), 2))
+    monitor(step_of("b", 0, [1], states(1), 2))
+    assert len(monitor.readings("b")) == 1

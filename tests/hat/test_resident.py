@@ -25,7 +25,8 @@ PRINT = "ab" * 32
 SITES = (Site(1), Site(3))
 TREE = {"A": None, "B": None} | {f"{r}{i}": r for r in "AB" for i in range(3)}
 TREE |= {f"{c}{i}": c for c in [t for t, p in TREE.items() if p] for i in range(2)}
-EACH = Slots.bytes_of(D, NARROW, torch.float32)
+EACH = Slots.bytes_of(D, 1, torch.float32)
+"""These lenses need one unit in their second layer."""
 
 
 def channel(term: str) -> int:

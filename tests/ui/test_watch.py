@@ -2,20 +2,24 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pytest
 
+from ftw.hat.classifiers import Reliability
+from ftw.hat.monitoring import SimplexScore
 from ftw.hat.steering import Direction
 from ftw.map.registry.concept_pack import bundled_concept_pack
 from ftw.substrate.engine import Chunk, TransformersEngine
 from ftw.substrate.model import Model, load
 from ftw.substrate.types import Controller, Edit, Site, Step
+from ftw.ui.app import open_lenses
 from ftw.ui.cli.output import Out, plain
 from ftw.ui.reading import Lenses, Read
 from ftw.ui.verbs.generation import Ask
 from ftw.ui.verbs.watch import Page, play
+from tests.ui.conftest import Ftw
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,18 @@ class Seen:
     z: float = 9.0
     auroc: float | None = 0.95
     above: bool = True
+    level: int = 1
+    reliability: Reliability | None = None
+    sibling_p: float | None = None
 
 
 @dataclass(frozen=True)
 class Reading:
     index: int
     scores: tuple[Seen, ...]
+    simplexes: tuple[SimplexScore, ...] = ()
+    late: tuple[str, ...] = ()
+    t_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 class EveryThird:
@@ -166,3 +176,32 @@ def test_the_document_holds_every_token_with_its_readings(model: Model) -> None:
     assert "".join(token["text"] for token in document["tokens"]) == document["text"]
     assert all(token["logprob_nats"] <= 0 for token in document["tokens"])
     assert document["finished"] == "length"
+
+
+def test_the_document_holds_the_prompt_and_what_each_reading_rests_on(model: Model) -> None:
+    watched = page(model)
+    list(watched.write())
+    document = json.loads(json.dumps(plain(watched.document())))
+    ids = watched.ask.request(model).ids
+    assert [token["id"] for token in document["prompt_tokens"]] == list(ids)
+    assert document["prompt_tokens"][0]["readings"][0]["concept"] == "Weather"
+    (food,) = document["tokens"][0]["readings"]
+    assert (food["concept"], food["level"], food["reliability"], food["sibling_p"]) == ("Food", 1, None, None)
+    assert document["tokens"][0].keys() >= {"simplexes", "late", "t_ms"}
+
+
+def test_a_manifest_restricts_what_is_read() -> None:
+    out = Out(json=True)
+    lenses = open_lenses(load("reference"), None, out, manifest="minimal-efficient")
+    assert lenses.deployment is not None
+    assert 0 < len(lenses.deployment.concepts) < len(lenses.terms)
+    assert "manifest minimal-efficient" in lenses.title
+    told = lenses.record["manifest"]
+    assert isinstance(told, dict)
+    assert told["fingerprint"] == lenses.deployment.fingerprint
+    assert open_lenses(load("reference"), None, out).record["manifest"] is None
+
+
+def test_a_manifest_that_is_not_there_names_the_presets(ftw: Ftw) -> None:
+    line = ftw("watch", "Hello", "--manifest", "safety-auditer").failed(2)
+    assert "benchmark-v1, general-chat, minimal-efficient, safety-auditor" in line

@@ -4,11 +4,14 @@ The rule of the file: what is drawn with a word is the reading of the state that
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
+from ftw.hat.classifiers.index import Reliability
+from ftw.hat.monitoring.comparability import Loaded
+from ftw.hat.monitoring.records import SimplexScore
 from ftw.hat.steering import Direction
 from ftw.map.registry.concept_pack import ConceptPack
 from ftw.substrate.types import Controller
@@ -38,6 +41,15 @@ class Scored(Protocol):
     @property
     def above(self) -> bool: ...
 
+    @property
+    def level(self) -> int: ...
+
+    @property
+    def reliability(self) -> Reliability | None: ...
+
+    @property
+    def sibling_p(self) -> float | None: ...
+
 
 @runtime_checkable
 class Read(Protocol):
@@ -48,6 +60,15 @@ class Read(Protocol):
 
     @property
     def scores(self) -> Sequence[Scored]: ...
+
+    @property
+    def simplexes(self) -> Sequence[SimplexScore]: ...
+
+    @property
+    def late(self) -> Sequence[str]: ...
+
+    @property
+    def t_ms(self) -> Mapping[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,10 @@ class Lenses:
     make_watcher: Callable[[int, Sequence[str], Callable[[Read], None]], Controller]
     """A new controller that reads every state of a request and tells each reading when it is made: of the `top`
     concepts above their baseline, and always of those that are named."""
+    deployment: Loaded | None = None
+    """What a manifest lets be read from the start. None: all of it."""
+    memory: Callable[[], Mapping[str, object]] | None = None
+    """Hits, misses and bytes of lenses that are fetched as they are needed. None: all are in memory."""
 
     def resolve(self, names: Sequence[str]) -> tuple[str, ...]:
         """The concepts that a person means. Raises UnknownConcept with the nearest ones."""
@@ -91,15 +116,34 @@ class Lenses:
     @property
     def title(self) -> str:
         """Pack, version and size, for the foot of a figure."""
-        return f"pack {self.name} {self.version}, {len(self.terms)} concepts read at {self.where}"
+        read = f"{len(self.terms)} concepts read at {self.where}"
+        if self.deployment is not None:
+            start = "" if self.memory is None else " from the start"
+            read = f"{len(self.deployment.concepts)} of {read}{start}, manifest {self.deployment.manifest_id}"
+        return f"pack {self.name} {self.version}, {read}"
 
     @property
     def record(self) -> dict[str, object]:
         """The same for a JSON document."""
-        return {"name": self.name, "version": self.version, "concepts": len(self.terms), "where": self.where}
+        told: dict[str, object] = {"name": self.name, "version": self.version, "concepts": len(self.terms)}
+        told["where"] = self.where
+        if self.memory is not None:
+            told["memory"] = self.memory()
+        if self.deployment is None:
+            return {**told, "manifest": None}
+        manifest = {"id": self.deployment.manifest_id, "version": self.deployment.version}
+        loaded = {"loaded": len(self.deployment.concepts), "fingerprint": self.deployment.fingerprint}
+        return {**told, "manifest": {**manifest, **loaded}}
 
 
 def mark_of(score: Scored) -> Mark:
     """A score as it is drawn."""
     auroc = math.nan if score.auroc is None else score.auroc
     return Mark(score.term, score.p, score.baseline, score.z, auroc, score.above)
+
+
+def record_of(score: Scored) -> dict[str, object]:
+    """A score as a JSON document holds it: what is drawn, and how far it can be trusted."""
+    trust = None if score.reliability is None else score.reliability.model_dump()
+    more = {"level": score.level, "reliability": trust, "sibling_p": score.sibling_p}
+    return {**asdict(mark_of(score)), **more}

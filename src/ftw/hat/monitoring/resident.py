@@ -15,14 +15,15 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ftw.hat.classifiers.forms.slots import Slots, Staged
 from ftw.hat.classifiers.index import LensRow, read_index, read_info
 from ftw.hat.classifiers.layout import level_of
-from ftw.hat.classifiers.modules import NARROW, normalise
-from ftw.hat.classifiers.packfile import PackFile
+from ftw.hat.classifiers.modules import normalise
+from ftw.hat.classifiers.packfile import PackFile, check_finite
 from ftw.hat.classifiers.scores import Scores
 from ftw.hat.classifiers.store import require_fingerprint
 from ftw.hat.classifiers.tensors import LensTensors
@@ -32,8 +33,38 @@ from ftw.hat.monitoring.residency import Residency, Tally, groups_of
 from ftw.substrate.errors import ConfigError, SiteError, UnknownConcept, UsageError
 from ftw.substrate.types import Site
 
+ROOTS_FIRST = DeploymentManifest(
+    manifest_id="small-memory", layer_bounds=LayerBounds(default_max_layer=0, always_load_layers=(0,))
+)
+"""What is read where no manifest is named: the roots, and below them whatever its parent's reading asks for."""
 _ROWS = 64
 """States that are scored together: what lies between takes that many times 128 figures per slot."""
+
+
+_KEPT = 256
+"""Scorings whose lacks are remembered where nobody asks for them."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What the states of one scoring asked for: on a device it is on its way to the host until the event happens."""
+
+    most: Float[Tensor, " group"]
+    """The highest probability that any state read of each group's parent."""
+    strong: Bool[Tensor, "row group"]
+    """Which states read it strongly enough to ask; once that is decided, only of the groups that were not there."""
+    event: torch.cuda.Event | None
+    lacking: tuple[str, ...] | None = None
+    """The parents of those groups. None: not decided yet."""
+
+    def lack(self, columns: Sequence[int], everywhere: Sequence[bool], parents: Sequence[str]) -> None:
+        """Note which groups were not there, and which of them every state asked for."""
+        self.strong = self.strong[:, list(columns)] | torch.tensor(list(everywhere), dtype=torch.bool)
+        self.lacking = tuple(parents)
+
+    def names(self, row: int) -> tuple[str, ...]:
+        """The concepts whose children one state lacked."""
+        return tuple(term for term, asks in zip(self.lacking or (), self.strong[row].tolist(), strict=True) if asks)
 
 
 @dataclass(slots=True)
@@ -49,8 +80,9 @@ class ResidentBank:
     """The lenses of a pack folder within `budget` bytes, ready to score. Close it, or use it in a `with`.
 
     `manifest` says what is read from the start, what may be opened, and by which thresholds; without one, the roots are
-    always read and everything below opens by its parent's reading. On a GPU a reading is acted on in the step after it,
-    when its copy has arrived. Raises ConfigError where what must always be read does not fit, FingerprintMismatch for
+    always read and everything below opens by its parent's reading. Its `max_loaded_bytes` counts where it is less than
+    `budget`. On a GPU a reading is acted on when its copy has arrived: in the step after it, or when someone asks what
+    it lacked. Raises ConfigError where what must always be read does not fit, FingerprintMismatch for
     another model's pack, PackError, StorageError.
     """
 
@@ -68,9 +100,7 @@ class ResidentBank:
     ) -> None:
         info = read_info(folder)
         require_fingerprint(info, fingerprint)
-        manifest = manifest or DeploymentManifest(
-            manifest_id="small-memory", layer_bounds=LayerBounds(default_max_layer=0, always_load_layers=(0,))
-        )
+        manifest = manifest or ROOTS_FIRST
         rows = [row for row in read_index(folder) if row.primary]
         self.deployment = Deployment(manifest, rows, info=info, domains=domains)
         self.scope = Scope(self.deployment, device)
@@ -81,13 +111,18 @@ class ResidentBank:
         self.sites: tuple[Site, ...] = tuple(Site(block) for block in sorted({row.block for row in self.rows}))
         self.d_model = info.model.d_model
         self.device = torch.device(device)
-        self.is_shared = False
         self._place = {term.casefold(): at for at, term in enumerate(self.terms)}
         self._files = {level: PackFile(folder, level, rows) for level in sorted({level_of(row) for row in rows})}
         dynamic = manifest.dynamic_loading
-        each = Slots.bytes_of(self.d_model, NARROW, dtype)
+        budget = min(budget, dynamic.max_loaded_bytes or budget)
+        units = max(file.units for file in self._files.values())
+        self._first = self._shared_layers()
+        self.is_shared = bool(self._first)
+        width = 0 if self._first else self.d_model
+        each = Slots.bytes_of(width, units, dtype)
+        budget -= sum(w.nbytes + b.nbytes for w, b in self._first.values())
         if budget < each:
-            raise ConfigError(f"a budget of {budget} bytes holds no lens: each takes {each} bytes")
+            raise ConfigError(f"a budget of {max(0, budget)} bytes holds no lens: each takes {each} bytes; allow more")
         groups = groups_of(self.deployment, self.scope.openable if dynamic.enabled else ())
         self._residency = Residency(
             groups,
@@ -97,7 +132,7 @@ class ResidentBank:
             cooldown=dynamic.cooldown_ticks,
             slot_bytes=each,
         )
-        self._slots = Slots(self._residency.room, self.d_model, NARROW, self.device, dtype)
+        self._slots = Slots(self._residency.room, width, units, self.device, dtype)
         self._free = list(range(self._slots.count))
         self._slot: dict[int, int] = {}
         self._slope = torch.tensor([row.calibration.slope for row in self.rows], device=self.device)
@@ -105,8 +140,14 @@ class ResidentBank:
         self._clock = clock
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ftw-lenses")
         self._coming: dict[int, _Fetch] = {}
+        self._admit = dynamic.parent_threshold
+        self._groups_with_parent = [number for number, group in enumerate(groups) if group.parent >= 0]
+        parents = [groups[number].parent for number in self._groups_with_parent]
+        self._parents = torch.tensor(parents, dtype=torch.int64, device=self.device)
         self._lacking: tuple[str, ...] = ()
-        self._asked: tuple[Tensor, torch.cuda.Event | None] | None = None
+        self._asked: _Asked | None = None
+        """The last scoring's, until it is decided."""
+        self._kept: list[_Asked] = []
         self._lay()
         for number in self._residency.start():
             self._fetch(number)
@@ -125,8 +166,8 @@ class ResidentBank:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that its slots take on the device: never more than the budget."""
-        return self._slots.nbytes
+        """Bytes that its lenses take on the device: never more than the budget."""
+        return self._slots.nbytes + sum(w.nbytes + b.nbytes for w, b in self._first.values())
 
     @property
     def resident(self) -> tuple[str, ...]:
@@ -135,8 +176,27 @@ class ResidentBank:
 
     @property
     def loading(self) -> Sequence[str]:
-        """Concepts whose children the last step lacked: asked for by their reading, and not in memory yet."""
+        """Concepts whose children the last step lacked: asked for by their reading, and not in memory then."""
+        self._decide()
         return self._lacking
+
+    def late(self) -> Callable[[int], tuple[str, ...]]:
+        """By row of all scorings since the last call, one after another: the concepts whose children it lacked.
+
+        Asking for it waits until the row's readings are on the host.
+        """
+        kept, self._kept = self._kept, []
+
+        def of(row: int) -> tuple[str, ...]:
+            for asked in kept:
+                if row < len(asked.strong):
+                    if asked.lacking is None:
+                        self._decide()
+                    return asked.names(row)
+                row -= len(asked.strong)
+            raise UsageError("there is no such row among these scorings")
+
+        return of
 
     @property
     def tally(self) -> Tally:
@@ -176,7 +236,7 @@ class ResidentBank:
             parts = []
             for site, lenses, slots in self._layout:
                 states = x[site]
-                parts.append((lenses, torch.cat([self._slots.logits(p, slots) for p in torch.split(states, _ROWS)])))
+                parts.append((lenses, torch.cat([self._read_by(site, p, slots) for p in torch.split(states, _ROWS)])))
             rows = len(next(iter(x.values())))
             logits = torch.full((rows, len(self.rows)), float("-inf"), device=self.device)
             for lenses, found in parts:
@@ -188,11 +248,11 @@ class ResidentBank:
 
     def prewarm(self) -> None:
         """Wait for everything that was asked for: called between a prompt and the first token."""
-        self._decide()
         self.settle()
 
     def settle(self) -> None:
         """Wait until nothing is on its way."""
+        self._decide()
         self._land(block=True)
 
     def close(self) -> None:
@@ -233,26 +293,43 @@ class ResidentBank:
             out[site] = normalise(states)
         return out
 
+    def _read_by(self, site: Site, x: Float[Tensor, "row d_model"], slots: Int[Tensor, " lens"]) -> Tensor:
+        """Logits of normalised states by the lenses in `slots`, which read one site."""
+        if not self._first:
+            return self._slots.logits(x, slots)
+        weight, bias = self._first[site]
+        return self._slots.after(torch.relu(F.linear(x, weight, bias)), slots)
+
+    def _shared_layers(self) -> dict[Site, tuple[Tensor, Tensor]]:
+        """Weight and bias of the first layer that all lenses of a site share, fp32; nothing where each has its own."""
+        found: dict[Site, tuple[Tensor, Tensor]] = {}
+        for file in self._files.values():
+            for block in file.blocks if file.is_shared else ():
+                part = file.rows(block, slice(0, 1))
+                check_finite(part, file.rows_of(block)[:1], str(file.file))
+                found[Site(block)] = part.w1[0].float().to(self.device), part.b1[0].float().to(self.device)
+        return found
+
     def _ask(self, logits: Float[Tensor, "row lens"]) -> None:
-        """Send each group's parent's highest probability to the host; on a device nothing waits for it."""
-        most = torch.sigmoid(logits * self._slope + self._offset).amax(0)[self._parents]
-        if not most.is_cuda:
-            self._asked = (most, None)
-            return
-        host = torch.empty(most.shape, dtype=most.dtype, pin_memory=True)
-        host.copy_(most, non_blocking=True)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        self._asked = (host, event)
+        """Send what each group's parent read to the host; on a device nothing waits for it."""
+        at = self._parents
+        p = torch.sigmoid(logits.index_select(1, at) * self._slope[at] + self._offset[at])
+        most, strong, event = p.amax(0) if len(p) else p.new_zeros(len(at)), p >= self._admit, None
+        if p.is_cuda:
+            most, strong = _to_host(most), _to_host(strong)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+        self._asked = _Asked(most, strong, event)
+        self._kept = [*self._kept[-_KEPT:], self._asked]
 
     def _decide(self) -> None:
         """Act on what the last step read: let groups go, ask for others."""
-        if self._asked is None:
+        asked, self._asked = self._asked, None
+        if asked is None:
             return
-        most, event = self._asked
-        self._asked = None
-        if event is not None:
-            event.synchronize()
+        if asked.event is not None:
+            asked.event.synchronize()
+        most = asked.most
         parents = self._groups_with_parent
         openable, opened = self.scope.openable, self.scope.open - self.deployment.loaded
         readings = {
@@ -270,8 +347,15 @@ class ResidentBank:
             self._fetch(number)
         if plan.drop:
             self._lay()
-        above = (self._residency.groups[number].parent for number in plan.lacking)
-        self._lacking = tuple(self.terms[at] for at in above if at >= 0)
+        groups = self._residency.groups
+        lacking = [number for number in plan.lacking if groups[number].parent >= 0]
+        column = {number: at for at, number in enumerate(parents)}
+        asked.lack(
+            [column[number] for number in lacking],
+            [not opened.isdisjoint(groups[number].places) for number in lacking],
+            [self.terms[groups[number].parent] for number in lacking],
+        )
+        self._lacking = asked.lacking or ()
 
     def _fetch(self, number: int) -> None:
         places = self._residency.groups[number].places
@@ -293,30 +377,35 @@ class ResidentBank:
         if block and self._coming:
             wait([fetch.future for fetch in self._coming.values()])
         arrived = [number for number, fetch in self._coming.items() if fetch.future.done()]
-        for number in arrived:
-            fetch = self._coming.pop(number)
-            if fetch.future.exception() is not None:
-                self._residency.failed(number)
-            staged = fetch.future.result()
-            places = self._residency.groups[number].places
-            slots = [self._free.pop() for _ in places]
-            self._slots.put(slots, staged)
-            self._slot.update(zip(places, slots, strict=True))
-            self._residency.landed(number)
-            steps = self._residency.tally.steps - fetch.step
-            self.tally.landed(1e3 * (self._clock() - fetch.began), steps)
-        if arrived:
-            self._lay()
+        try:
+            for number in arrived:
+                self._put(number, self._coming.pop(number))
+        finally:  # of several the first may be broken
+            if arrived:
+                self._lay()
+
+    def _put(self, number: int, fetch: _Fetch) -> None:
+        """Put a group that arrived into slots."""
+        if fetch.future.exception() is not None:
+            self._residency.failed(number)
+        staged = fetch.future.result()
+        places = self._residency.groups[number].places
+        slots = [self._free.pop() for _ in places]
+        self._slots.put(slots, staged)
+        self._slot.update(zip(places, slots, strict=True))
+        self._residency.landed(number)
+        self.tally.landed(1e3 * (self._clock() - fetch.began), self._residency.tally.steps - fetch.step)
 
     def _lay(self) -> None:
         """Say again which lens of which site lies in which slot."""
-        groups = self._residency.groups
-        self._groups_with_parent = [number for number, group in enumerate(groups) if group.parent >= 0]
-        parents = [groups[number].parent for number in self._groups_with_parent]
-        self._parents = torch.tensor(parents, dtype=torch.int64, device=self.device)
         self._layout: list[tuple[Site, Tensor, Tensor]] = []
         for site in self.sites:
             own = [at for at in sorted(self._slot) if self.rows[at].block == site.layer]
             if own:
                 lenses, slots = torch.tensor([own, [self._slot[at] for at in own]], device=self.device)
                 self._layout.append((site, lenses, slots))
+
+
+def _to_host(values: Tensor) -> Tensor:
+    """A tensor that is being copied to the host."""
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)

@@ -15,7 +15,7 @@ from ftw.substrate.engine import Chunk, TransformersEngine
 from ftw.substrate.model import Model
 from ftw.ui.app import open_lenses, open_model
 from ftw.ui.cli.output import Out
-from ftw.ui.reading import Lenses, Read, mark_of
+from ftw.ui.reading import Lenses, Read, Scored, mark_of, record_of
 from ftw.ui.verbs.generation import Ask
 from ftw.ui.visualization.charts import draw_tracks, percent
 from ftw.ui.visualization.export import check_target, write_picture
@@ -23,6 +23,7 @@ from ftw.ui.visualization.figure import count, foot, title
 from ftw.ui.visualization.marks import Mark, Track, Word, leading, tracks
 from ftw.ui.visualization.palette import Palette
 from ftw.ui.visualization.sheet import Line, draw_line, label, lay_out, sheet
+from ftw.ui.visualization.simplexes import draw_simplexes
 
 
 @dataclass
@@ -31,6 +32,10 @@ class Score:
 
     words: list[Word] = field(default_factory=list)
     leaders: list[Mark | None] = field(default_factory=list)
+    reads: list[Read | None] = field(default_factory=list)
+    """What was read with each word, whole."""
+    prompt: list[Read] = field(default_factory=list)
+    """What was read at each token of the prompt, first to last."""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finished: str | None = None
@@ -51,13 +56,15 @@ def run(
     concepts: Sequence[str] | None,
     top: int,
     export: Path | None,
+    manifest: str | None = None,
+    memory: int | None = None,
 ) -> None:
     """Write, draw, and give the document. Ctrl-C ends the text early; what was written is kept."""
     if export is not None:
         check_target(export)
     opened = open_model(model, out)
     ask.request(opened)  # what is wrong with the request is told before more is loaded
-    lenses = open_lenses(opened, pack, out)
+    lenses = open_lenses(opened, pack, out, manifest=manifest, memory=memory)
     named = lenses.resolve(concepts) if concepts is not None else None
     page = Page(opened, lenses, ask, top=top, named=named or (), command=out.command)
     interrupted = play(out, page, pace_s=0.0)
@@ -92,6 +99,8 @@ class Page:
         def keep(reading: Read) -> None:
             # of the pass over the prompt the last position stays: it is the state that wrote the first token
             made[reading.index] = reading
+            if reading.index == 0:
+                self.score.prompt.append(reading)
 
         watcher = self.lenses.make_watcher(self.top, self.named, keep)
         request = self.ask.request(self.model, controllers=(watcher,))
@@ -103,17 +112,18 @@ class Page:
                 return
             self.score.seconds += time.perf_counter() - began  # of the model and its lenses, not of drawing
             reading = made.get(len(self.score.tokens)) if chunk.token >= 0 else None
-            self.add(chunk, self._marks(reading))
+            self.add(chunk, [mark_of(score) for score in self._shown(reading)], reading)
             yield chunk
 
-    def _marks(self, reading: Read | None) -> list[Mark]:
-        """What is drawn of a reading: all of it, or the concepts that were asked for."""
+    def _shown(self, reading: Read | None) -> list[Scored]:
+        """What is told of a reading: all of it, or the concepts that were asked for."""
         scores = () if reading is None else reading.scores
-        return [mark_of(score) for score in scores if not self.named or score.term in self.named]
+        return [score for score in scores if not self.named or score.term in self.named]
 
-    def add(self, chunk: Chunk, marks: Sequence[Mark]) -> None:
+    def add(self, chunk: Chunk, marks: Sequence[Mark], reading: Read | None = None) -> None:
         """Put a token into the score, with what the state that wrote it reads."""
         score = self.score
+        score.reads.append(reading)
         score.words.append(Word(chunk.text, tuple(marks)))
         score.leaders.append(leading(marks, self.lenses.parent))
         score.finished = chunk.finished
@@ -130,8 +140,11 @@ class Page:
         return sheet(self.score.words, self.score.leaders, self.palette, width=width, colour=colour)
 
     def under(self, width: int, *, colour: bool) -> list[Text]:
-        """The tracks."""
-        return draw_tracks(self.tracks(), self.palette, width=min(width, 80), colour=colour)
+        """The tracks, and the simplexes if the pack has some."""
+        width = min(width, 80)
+        rows = draw_tracks(self.tracks(), self.palette, width=width, colour=colour)
+        poles = draw_simplexes([() if read is None else read.simplexes for read in self.score.reads], width=width)
+        return [*rows, *([Text()] if rows and poles else []), *poles]
 
     def reading(self) -> str:
         """The claim of the page; of a text that Ctrl-C ended, of what there is."""
@@ -174,7 +187,8 @@ class Page:
     def document(self) -> dict[str, object]:
         """What `--json` gives."""
         score = self.score
-        made = [word for word, _ in zip(score.words, score.tokens, strict=False)]
+        made = [(word.text, read) for word, read, _ in zip(score.words, score.reads, score.tokens, strict=False)]
+        ids = self.ask.request(self.model).ids
         return {
             "command": "watch",
             "model": {"name": self.model.name, "fingerprint": self.model.fingerprint},
@@ -183,10 +197,23 @@ class Page:
             "text": score.text,
             "finished": score.finished or "interrupted",
             "seconds": score.seconds,
-            "tokens": [
-                {"text": word.text, "id": token, "logprob_nats": logprob, "readings": word.marks}
-                for word, token, logprob in zip(made, score.tokens, score.logprobs, strict=True)
+            "prompt_tokens": [
+                {"text": self.model.decode([token]), "id": token, **self._told(read)}
+                for token, read in zip(ids, score.prompt, strict=False)
             ],
+            "tokens": [
+                {"text": text, "id": token, "logprob_nats": logprob, **self._told(read)}
+                for (text, read), token, logprob in zip(made, score.tokens, score.logprobs, strict=True)
+            ],
+        }
+
+    def _told(self, reading: Read | None) -> dict[str, object]:
+        """What a document says of the state that read a token, or wrote it."""
+        return {
+            "readings": [record_of(score) for score in self._shown(reading)],
+            "simplexes": () if reading is None else reading.simplexes,
+            "late": () if reading is None else reading.late,
+            "t_ms": {} if reading is None else reading.t_ms,
         }
 
 
