@@ -48,6 +48,8 @@ def test_an_empty_variable_counts_as_unset() -> None:
 
 def test_the_cache_follows_xdg_and_its_own_variable() -> None:
     assert Settings.from_env({"XDG_CACHE_HOME": "/c"}).cache_dir == Path("/c/ftw")
+    assert Settings.from_env({"HOME": "/home/x"}).packs_dir == Path("/home/x/.local/share/ftw")
+    assert Settings.from_env({"XDG_DATA_HOME": "/d"}).packs_dir == Path("/d/ftw")
     assert Settings.from_env({"XDG_CACHE_HOME": "/c", "FTW_CACHE_DIR": "/d"}).cache_dir == Path("/d")
 
 

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ftw.substrate.errors import ConfigError
 
@@ -47,6 +47,17 @@ class Strict(BaseModel):
             raise ConfigError(f"{source}: {'; '.join(told)}") from error
 
 
+def parse_size(text: str) -> int:
+    """Bytes from `64MB`, `1.5 GiB` or `1000000`. Raises ValueError, as pydantic asks of a validator."""
+    try:
+        size = int(TypeAdapter(ByteSize).validate_python(text.strip()))
+    except ValidationError:
+        size = 0
+    if size < 1:
+        raise ValueError(f"{text!r} is no size: give bytes with a unit, such as 64MB (decimal) or 1.5GiB (binary)")
+    return size
+
+
 class ModelSpec(Strict):
     """Which model, and how to load it."""
 
@@ -81,6 +92,13 @@ class Settings(Strict):
     """FTW_DTYPE: see ModelSpec.dtype."""
     cache_dir: Path | None = None
     """FTW_CACHE_DIR: where fingerprints of large models are remembered. None: $XDG_CACHE_HOME/ftw or ~/.cache/ftw."""
+    lens_memory: Annotated[int, BeforeValidator(parse_size)] | None = None
+    """FTW_LENS_MEMORY: bytes that lenses may take, such as 64MB; more lenses than fit are read when their parents are.
+    None: all lenses are in memory."""
+    packs_dir: Path | None = None
+    """FTW_PACKS_DIR: where pulled packs live. None: $XDG_DATA_HOME/ftw or ~/.local/share/ftw."""
+    hub_org: str = Field("ftw-project", pattern=r"^[\w.-]+$")
+    """FTW_HUB_ORG: the organisation on the hub that a pack's bare name is looked for in."""
     token: str | None = Field(None, repr=False)
     """FTW_TOKEN: what clients of `ftw serve` must send. None: nothing on loopback, a new one each time elsewhere."""
 
@@ -92,6 +110,10 @@ class Settings(Strict):
         if settings.cache_dir is None:
             base = Path(env["XDG_CACHE_HOME"]) if env.get("XDG_CACHE_HOME") else Path(env.get("HOME", "~")) / ".cache"
             settings = settings.model_copy(update={"cache_dir": base.expanduser() / "ftw"})
+        if settings.packs_dir is None:
+            home = Path(env.get("HOME", "~")) / ".local" / "share"
+            base = Path(env["XDG_DATA_HOME"]) if env.get("XDG_DATA_HOME") else home
+            settings = settings.model_copy(update={"packs_dir": base.expanduser() / "ftw"})
         return settings
 
     def spec(self, name: str | None = None) -> ModelSpec:

@@ -18,6 +18,7 @@ FtwError
 ├── PackError           a concept or lens pack is malformed
 │   └── FingerprintMismatch   an artefact made for one model is used with another
 ├── ProofError          a proof of compute cannot be made, or is not what it must be
+├── RemoteError         a hub, a git server or a shared folder refuses, stalls or is out of reach
 ├── NumericError        a NaN or infinity where a number must stand
 ├── Busy                taken now: the same request can succeed later
 │   ├── LeaseTimeout    the model was not free in time
@@ -115,6 +116,10 @@ class FingerprintMismatch(PackError):
 
 class ProofError(FtwError):
     """A proof of compute cannot be made with this model, or what was given is no proof."""
+
+
+class RemoteError(FtwError):
+    """A hub, a git server or a shared folder refuses, stalls or is out of reach. Nothing here has changed."""
 
 
 class NumericError(FtwError):

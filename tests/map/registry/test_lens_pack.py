@@ -26,7 +26,7 @@ def test_a_folder_without_pack_json_is_no_pack(tiny: Model, tmp_path: Path) -> N
 
 
 def test_a_model_without_a_bundled_pack_is_told_how_to_get_one(tiny: Model) -> None:
-    with pytest.raises(FingerprintMismatch, match="Train one with `ftw lens train`"):
+    with pytest.raises(FingerprintMismatch, match="Pull one with `ftw pack pull`, or train one with `ftw lens train`"):
         open_lens_pack(None, tiny)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ftw.map.registry.concept_record import ConceptRecord, Hierarchy, PackRecord, read_record
+from ftw.map.registry.simplex_record import SIMPLEXES, SimplexRecord, read_simplexes
 from ftw.substrate.errors import PackError, StorageError, UnknownConcept
 
 NEAREST = 5
@@ -54,9 +55,13 @@ class Concept:
 class ConceptPack:
     """A checked pack. Concepts stand in tree order: a parent before its children, siblings together."""
 
-    def __init__(self, meta: PackRecord, records: Iterable[ConceptRecord]) -> None:
+    def __init__(
+        self, meta: PackRecord, records: Iterable[ConceptRecord], simplexes: Iterable[SimplexRecord] = ()
+    ) -> None:
         """Raises PackError if the records do not form a tree with unique terms and true levels."""
         self.meta = meta
+        self.simplexes: tuple[SimplexRecord, ...] = tuple(simplexes)
+        """What has two opposite poles and a middle."""
         self.records: Mapping[str, ConceptRecord] = MappingProxyType(_sound({}, records))
         below: dict[str | None, list[str]] = defaultdict(list)
         for term in sorted(self.records):
@@ -82,7 +87,7 @@ class ConceptPack:
             raise PackError(f"{folder / 'concepts'} holds no concept: expected concepts/layer0/*.json")
         _sound(places, records.values())
         _agree(folder / "hierarchy.json", hierarchy, records)
-        return cls(meta, records.values())
+        return cls(meta, records.values(), read_simplexes(folder))
 
     @property
     def name(self) -> str:
@@ -99,9 +104,10 @@ class ConceptPack:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of name, version and every record, hex. Two packs with one digest name the same concepts."""
+        """Digest of name, version, records and simplexes, hex. Two packs with one digest name the same concepts."""
         kept = [self.meta.model_dump_json(include={"pack_id", "version"})]
         kept += [self.records[term].model_dump_json(exclude_defaults=True) for term in sorted(self.records)]
+        kept += [simplex.model_dump_json(exclude_defaults=True) for simplex in self.simplexes]
         return hashlib.sha256("\n".join(kept).encode()).hexdigest()
 
     def term(self, name: str) -> str:
@@ -109,6 +115,8 @@ class ConceptPack:
 
         Raises UnknownConcept with the nearest terms, or with the concept that `name` is a member word of.
         """
+        if name in self.records:  # a term is itself, whatever else reads like it
+            return name
         key = _key(name)
         if key in self._by_key:
             return self._by_key[key]
@@ -156,6 +164,11 @@ class ConceptPack:
             raise StorageError(f"{folder} is not empty: a pack is written into a new folder, so remove it first")
         _write(folder / "pack.json", self.meta.model_dump(mode="json", exclude_defaults=True))
         _write(folder / "hierarchy.json", self.hierarchy().model_dump(mode="json", exclude_defaults=True))
+        if self.simplexes:
+            _write(
+                folder / SIMPLEXES,
+                [simplex.model_dump(mode="json", exclude_defaults=True) for simplex in self.simplexes],
+            )
         for record in self.records.values():
             file = folder / "concepts" / f"layer{record.layer}" / f"{record.term.lower()}.json"
             _write(

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ftw.ui.cli import pack_build, pack_meld, pack_registry
 from ftw.ui.cli.options import Json, verb
 from ftw.ui.cli.output import Out
 
@@ -17,7 +18,7 @@ def _pack() -> None:
 
 @app.command(**verb("list", "ftw pack list", "ftw pack list --json"))
 def list_(json: Json = False) -> None:
-    """List the bundled concept packs and lens packs."""
+    """List the packs that were pulled and those that ship."""
     from ftw.ui.verbs.pack import run_list
 
     run_list(Out(json=json))
@@ -35,3 +36,8 @@ def show(
     from ftw.ui.verbs.pack import run_show
 
     run_show(Out(json=json), name, concept=concept)
+
+
+pack_build.register(app)
+pack_registry.register(app)
+app.add_typer(pack_meld.app)

@@ -3,10 +3,12 @@
 from rich.text import Text
 
 from ftw.hat.classifiers.index import read_info
+from ftw.map import registry
 from ftw.map.registry.concept_pack import Concept, ConceptPack
 from ftw.map.registry.lens_pack import bundled_lens_packs
 from ftw.ui.app import bundled_concept_packs, open_concepts
 from ftw.ui.cli.output import Out
+from ftw.ui.verbs.pack_registry import installed_rows
 from ftw.ui.visualization.figure import count, facts, foot, title
 from ftw.ui.visualization.palette import Palette, grey
 
@@ -60,7 +62,9 @@ def _one(out: Out, pack: ConceptPack, concept: Concept) -> None:
 
 
 def run_list(out: Out) -> None:
-    """The packs that ship: concepts, and lenses with the model they are for."""
+    """The packs that ship: concepts, and lenses with the model they are for; then those that were pulled."""
+    there = (*registry.list_concept_packs(), *registry.list_lens_packs())
+    mine = [each for each in there if each["source"] != "bundled"]
     names = bundled_concept_packs()
     concepts = [open_concepts(name) for name in names]
     lenses = [read_info(folder) for folder in bundled_lens_packs().values()]
@@ -71,10 +75,13 @@ def run_list(out: Out) -> None:
         for i in lenses
     }
     out.show(facts(made) if made else Text("  none", grey()))
+    if mine:
+        out.show(Text(), title("Pulled or made here"), facts(installed_rows(mine)), sep="\n")
     out.document(
         {
             "command": "pack list",
             "concept_packs": [{"name": p.name, "version": p.version, "concepts": len(p.concepts)} for p in concepts],
             "lens_packs": [i.model_dump(include={"name", "version", "model", "concept_pack"}) for i in lenses],
+            "installed": mine,
         }
     )
