@@ -6,6 +6,8 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import typer
@@ -40,14 +42,16 @@ def test_without_a_verb_the_help_is_shown(ftw: Ftw) -> None:
 
 
 def verbs() -> dict[str, str]:
-    """Every verb with its help."""
-    group = typer.main.get_command(app)
-    found = {}
-    for name, command in group.commands.items():
-        inner = getattr(command, "commands", None)
-        for verb, leaf in inner.items() if inner else [("", command)]:
-            found[f"{name} {verb}".strip()] = leaf.epilog or ""
-    return found
+    """Every verb with its help, those of groups within groups too."""
+    return dict(leaves("", typer.main.get_command(app)))
+
+
+def leaves(path: str, command: Any) -> Iterator[tuple[str, str]]:
+    for name, inner in command.commands.items():
+        if hasattr(inner, "commands"):
+            yield from leaves(f"{path} {name}", inner)
+        else:
+            yield f"{path} {name}".strip(), inner.epilog or ""
 
 
 def examples() -> list[str]:
@@ -62,7 +66,23 @@ def test_every_verb_has_help_with_an_example_and_takes_json(ftw: Ftw, verb: str)
     assert "--json" in ran.out
 
 
-WITH_FILES = ("lens train", "artifacts.json", "ftw sweep")
+WITH_FILES = (
+    "pack meld",
+    "pack pull",
+    "pack push",
+    "pack fork",
+    "pack lock",
+    "pack verify",
+    "pack diff",
+    "lens train",
+    "lens import",
+    "lens export",
+    "lens convert",
+    "lens compare",
+    "pack build",
+    "artifacts.json",
+    "ftw sweep",
+)
 """Examples that write files, or read what the one before them wrote: run where their rooms are tested."""
 FAST = [line for line in examples() if not any(part in line for part in WITH_FILES) and line != "ftw demo"]
 

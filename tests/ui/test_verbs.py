@@ -157,6 +157,6 @@ def test_a_noun_agrees_with_its_number() -> None:
 def test_a_lens_pack_cut_short_on_its_way_names_the_file(ftw: Ftw, tmp_path: Path) -> None:
     folder = tmp_path / "pack"
     shutil.copytree(lens_folder("reference_everyday"), folder)
-    weights = folder / "lenses.safetensors"
+    weights = folder / "level0.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    assert "lenses.safetensors" in ftw("watch", "Hello", "--pack", str(folder)).failed(1)
+    assert "level0.safetensors" in ftw("watch", "Hello", "--pack", str(folder)).failed(1)

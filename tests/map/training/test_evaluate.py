@@ -4,9 +4,19 @@ import math
 
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
-from ftw.map.training.evaluate import auroc, expected_calibration_error, macro, sibling_top1, tfidf_scores
+from ftw.map.training.evaluate import (
+    auroc,
+    brier,
+    calibration_curve,
+    expected_calibration_error,
+    f1_at,
+    leading,
+    macro,
+    sibling_top1,
+    tfidf_scores,
+)
 from ftw.map.training.targets import NEGATIVE, POSITIVE, UNSAID
 from ftw.substrate.errors import NumericError
 
@@ -61,3 +71,42 @@ def test_tfidf_tells_seen_tokens_apart_and_knows_nothing_of_new_ones() -> None:
     read = tfidf_scores([[1, 2], [1, 3], [1, 4], [1, 4]], labels, [[1, 4], [1, 9]], vocab_size=10)
     assert read[0, 1] > read[0, 0]
     assert read[1].abs().max() < 0.1
+
+
+def test_bins_of_equal_mass_hold_about_as_many_readings_each() -> None:
+    rng = torch.Generator().manual_seed(0)
+    p = torch.rand(3000, 2, generator=rng) ** 3
+    labels = (torch.rand(3000, 2, generator=rng) < p).to(torch.int8)
+    found = calibration_curve(p, labels, 10, adaptive=True)
+    assert len(found.n) == 10
+    assert max(found.n) - min(found.n) <= 2
+    assert found.error < 0.03
+
+
+def test_a_curve_of_nothing_has_no_error() -> None:
+    unsaid = torch.full((3, 1), UNSAID, dtype=torch.int8)
+    assert math.isnan(calibration_curve(torch.rand(3, 1), unsaid, adaptive=True).error)
+    assert calibration_curve(torch.rand(3, 1), unsaid).n == ()
+
+
+def test_brier_is_the_mean_squared_distance_to_the_truth() -> None:
+    p = torch.tensor([[0.8, 0.5], [0.1, 0.5], [0.9, 0.5]])
+    labels = torch.tensor([[1, -1], [0, -1], [-1, -1]], dtype=torch.int8)
+    found = brier(p, labels)
+    assert float(found[0]) == pytest.approx((0.04 + 0.01) / 2, abs=1e-6)
+    assert math.isnan(found[1])
+
+
+def test_f1_agrees_with_scikit_learn_and_leaves_out_lenses_without_positives() -> None:
+    rng = torch.Generator().manual_seed(0)
+    p, labels = torch.rand(60, 2, generator=rng), torch.randint(0, 2, (60, 2), generator=rng).to(torch.int8)
+    labels[:, 1] = 0
+    found = f1_at(p, labels)
+    assert float(found[0]) == pytest.approx(f1_score(labels[:, 0], p[:, 0] >= 0.5))
+    assert math.isnan(found[1])
+
+
+def test_the_reading_that_leads_is_one_whose_label_is_said() -> None:
+    p = torch.tensor([[0.9, 0.5, 0.1]])
+    found, label = leading(p, torch.tensor([[-1, 1, 0]], dtype=torch.int8))
+    assert (found.tolist(), label.tolist()) == ([[0.5]], [[1]])

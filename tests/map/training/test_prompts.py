@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from ftw.map.registry.concept_pack import ConceptPack, bundled_concept_pack
-from ftw.map.registry.concept_record import ConceptRecord, PackRecord
+from ftw.map.registry.concept_record import ConceptRecord, PackRecord, TrainingHints
 from ftw.map.training.prompts import (
     Carriers,
     Prompt,
@@ -114,9 +114,28 @@ def test_a_word_that_shares_a_part_with_a_word_of_another_fold_does_not_stand_ap
     assert stand_apart(WORDS, [0, 1, 1, 2]) == [False, False, True, True]
 
 
-def test_a_pack_without_words_cannot_be_trained_on() -> None:
-    pack = ConceptPack(
-        PackRecord(pack_id="bare", version="1"), [ConceptRecord(term="A", layer=0, definition="a thing")]
+def test_more_carriers_per_word_are_the_same_ones_and_further_ones() -> None:
+    few, many = (
+        {(p.carrier, p.word) for p in prompts_of(WORDS, bundled_carriers(), per_word=n, held_per_word=0, seed=0)}
+        for n in (4, 9)
     )
-    with pytest.raises(ConfigError, match="bare has no member words"):
-        words_of(pack)
+    assert few < many
+
+
+def test_a_concept_without_member_words_is_named_by_its_label_aliases_and_seed_terms() -> None:
+    record = ConceptRecord(
+        term="SkilledWorker",
+        layer=0,
+        definition="a thing",
+        aliases=["craftsman"],
+        training_hints=TrainingHints(seed_terms=["artisan", "craftsman"]),
+    )
+    words = words_of(ConceptPack(PackRecord(pack_id="bare", version="1"), [record]))
+    assert [word.text for word in words] == ["skilled worker", "craftsman", "artisan"]
+    assert {word.synset for word in words} == {"SkilledWorker"}
+
+
+@pytest.mark.parametrize("text", ["without a place", "{} and {}"])
+def test_a_frame_that_does_not_hold_its_place_once_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"must hold \{\} once"):
+        carriers(frames={"definition": {"fit": [text], "held": ["{}: so"]}})

@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+from ftw.map.training.bootstrap import Interval
+from ftw.map.training.calibrate import CalibrationFigures
+from ftw.map.training.evaluate import Curve
 from ftw.map.training.report import (
     BlockFigures,
     Contrast,
@@ -14,6 +17,31 @@ from ftw.map.training.report import (
 )
 
 NAN = float("nan")
+
+
+CURVE = Curve((0.1, 0.9), (0.12, 0.88), (90, 10))
+CALIBRATION = CalibrationFigures(
+    prompts=72,
+    synsets=8,
+    auroc=Interval(0.91, 0.87, 0.94),
+    f1=0.6,
+    recall=0.8,
+    ece_before=0.1,
+    ece_after=0.01,
+    ece_adaptive_before=0.1,
+    ece_adaptive_after=0.01,
+    ece_leading=0.03,
+    ece_shown=0.02,
+    brier_before=0.04,
+    brier_after=0.02,
+    before=CURVE,
+    after=CURVE,
+    shown=CURVE,
+    false_alarms_chosen=0.01,
+    false_alarms=0.002,
+    false_alarms_worst=0.03,
+    neutral_states=(30, 29),
+)
 
 
 def report() -> Report:
@@ -28,15 +56,12 @@ def report() -> Report:
         plain_states=30,
         folds=3,
         seed=0,
-        templates=Contrast(0.97, 0.96, 0.6, 1.0),
-        words_held=Contrast(0.91, 0.9, 0.5, NAN),
-        words_apart=Contrast(0.9, 0.89, 0.5, 0.5),
+        templates=Contrast(0.97, 0.96, 0.8, 0.6, 1.0),
+        words_held=Contrast(0.91, 0.9, 0.75, 0.5, NAN),
+        words_apart=Contrast(0.9, 0.89, 0.7, 0.5, 0.5),
         strict_words=0.9,
-        sibling_top1=NAN,
-        ece_before=0.1,
-        ece_after=0.01,
-        ece_leading=0.03,
-        false_alarm_rate=0.01,
+        sibling_top1=Interval(NAN, NAN, NAN),
+        calibration=CALIBRATION,
         screen_recall=0.99,
         screen_pass_rate=0.02,
         one_block_per_lens=0.905,
@@ -58,8 +83,15 @@ def test_what_was_not_measured_is_null_in_json_and_a_dash_in_text(tmp_path: Path
     told = json.loads((tmp_path / "report.json").read_text())
     assert told["words_held"]["tfidf"] is None
     text = (tmp_path / "report.md").read_text()
-    assert "| carriers and words held out | 0.910 | 0.900 | 0.500 | - |" in text
+    assert "| carriers and words held out | 0.910 | 0.900 | 0.750 | 0.500 | - |" in text
     assert "1 without a figure" in text
+    assert "reads highest in - (- to -) of readings" in text
+
+
+def test_calibration_is_told_with_what_was_chosen_and_on_what_it_was_measured() -> None:
+    text = report().as_markdown()
+    assert "0.910 (0.870 to 0.940)" in text
+    assert "0.0020 of 29 states of text that set no threshold; at most 0.01 was chosen" in text
 
 
 def test_the_chosen_block_is_marked() -> None:

@@ -5,9 +5,18 @@ from torch import Tensor
 
 from ftw.map.registry.concept_pack import ConceptPack
 from ftw.map.registry.concept_record import ConceptRecord, PackRecord
-from ftw.map.training.collect import States
-from ftw.map.training.study import BlockScore, Exam, best_block, held_out, score_blocks
-from ftw.map.training.targets import PLAIN, Targets
+from ftw.map.training.fit import fit_ridge
+from ftw.map.training.states import States
+from ftw.map.training.study import (
+    BlockScore,
+    Exam,
+    best_block,
+    best_per_depth,
+    choice_of,
+    held_out,
+    score_blocks,
+)
+from ftw.map.training.targets import PLAIN, POSITIVE, Targets
 
 N = 240
 
@@ -36,22 +45,54 @@ def exam() -> Exam:
         (torch.arange(N) // 12) % 3,
         torch.ones(N, dtype=torch.bool),
         states(6),
+        torch.arange(N) // 12,
+        torch.arange(N) % 4,
+        ("carrier",) * N,
     )
 
 
 def test_a_fit_sees_neither_held_carriers_nor_words_of_the_fold() -> None:
     one = exam()
-    seen: list[set[int]] = []
+    for fold in range(3):
+        x, home = one.fit_set(3, targets(), fold)
+        seen = {round(float(v) * 8) for v in x[home != PLAIN][:, 0]}
+        assert not seen & set((one.held | (one.fold == fold)).nonzero()[:, 0].tolist())
 
-    def fit(x: Tensor, home: Tensor, fold: int) -> object:
-        seen.append({round(float(v) * 8) for v in x[home != PLAIN][:, 0]})
-        return lambda x: x[:, :3]
 
-    read = held_out(one, targets(), 3, fit, range(3))  # type: ignore[arg-type]
-    for fold, rows in enumerate(seen):
-        assert not rows & set((one.held | (one.fold == fold)).nonzero()[:, 0].tolist())
+def test_each_fold_is_read_by_the_reader_that_did_not_see_it() -> None:
+    one = exam()
+    read = held_out(one, targets(), 3, [lambda x, fold=fold: x[:, :3] * 0 + fold for fold in range(3)])
     assert sorted(read.rows.tolist()) == one.held.nonzero()[:, 0].tolist()
     assert torch.equal(read.labels, targets().labels(one.home[read.rows]))
+    assert torch.equal(read.logits[:, 0].long(), one.fold[read.rows])
+
+
+def test_a_ridge_from_sums_of_folds_is_the_ridge_of_the_fit_set() -> None:
+    one = exam()
+    for fold, sums in enumerate(one.fit_sums(5, targets())):
+        x, home = one.fit_set(5, targets(), fold)
+        wanted = fit_ridge(x, (targets().labels(home) == POSITIVE).float())
+        assert torch.allclose(sums.solve().weight, wanted.weight, atol=1e-5)
+        assert torch.allclose(sums.solve().bias, wanted.bias, atol=1e-5)
+
+
+def test_what_may_be_decided_by_is_read_in_fit_carriers_only() -> None:
+    one = exam()
+    told = torch.where(one.held, -1.0, 1.0)  # a reader that is right in fit carriers and wrong in held ones
+    home = one.home
+
+    def reader(x: Tensor) -> Tensor:
+        at = (x[:, 0] * 8).round().long()
+        return torch.nn.functional.one_hot(home[at], 3) * told[at, None]
+
+    assert choice_of(one, targets(), 3, [reader] * 3).tolist() == [1, 1, 1]
+
+
+def test_more_prompts_are_added_to_the_states_of_one_block() -> None:
+    more = exam().with_more(exam(), 5)
+    assert len(more.states) == len(more.home) == 2 * N
+    assert more.states.blocks == (5,)
+    assert torch.equal(more.states.at(5)[N:], exam().states.at(5))
 
 
 def test_plain_text_is_about_a_tenth_of_a_fit() -> None:
@@ -71,3 +112,10 @@ def test_the_block_that_holds_the_concept_is_chosen() -> None:
 def test_of_equal_blocks_the_earlier_is_chosen() -> None:
     none = torch.zeros(1)
     assert best_block([BlockScore(b, 0.9, 0.9, 0.9, none, none) for b in (4, 2, 3)]) == 2
+
+
+def test_the_best_block_of_each_third_is_found_among_those_read() -> None:
+    none = torch.zeros(1)
+    scores = [BlockScore(b, v, v, v, none, none) for b, v in ((0, 0.8), (1, 0.9), (4, 0.7), (8, 0.6), (7, 0.5))]
+    assert best_per_depth(scores, 9) == {"early": 1, "mid": 4, "late": 8}
+    assert best_per_depth(scores[:2], 9) == {"early": 1}

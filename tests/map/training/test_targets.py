@@ -4,7 +4,7 @@ import torch
 
 from ftw.map.registry.concept_pack import ConceptPack
 from ftw.map.registry.concept_record import ConceptRecord, PackRecord
-from ftw.map.training.prompts import Word
+from ftw.map.training.prompts import Prompt, Word
 from ftw.map.training.targets import NEGATIVE, POSITIVE, UNSAID, Targets
 
 
@@ -24,7 +24,7 @@ def test_lenses_stand_level_by_level_with_siblings_side_by_side() -> None:
 
 def test_a_word_is_a_positive_of_its_concept_and_of_all_above_and_says_nothing_of_those_below() -> None:
     targets = Targets.of(pack())
-    home = targets.home_of([Word("hen", "hen.n.01", "Bird", "noun")])
+    home = targets.home_of([Prompt("The", 0, held=False)], [Word("hen", "hen.n.01", "Bird", "noun")])
     labels = dict(zip(targets.terms, targets.labels(home)[0].tolist(), strict=True))
     assert labels == {"Animal": POSITIVE, "Bird": POSITIVE, "Owl": UNSAID, "Dog": NEGATIVE, "Food": NEGATIVE}
 
@@ -41,3 +41,10 @@ def test_counts_agree_with_the_labels() -> None:
     labels = targets.labels(home)
     assert positives.tolist() == (labels == POSITIVE).sum(0).tolist()
     assert negatives.tolist() == (labels == NEGATIVE).sum(0).tolist()
+
+
+def test_every_lens_stands_in_one_group_of_siblings() -> None:
+    targets = Targets.of(pack())
+    named = [[targets.terms[lens] for lens in group] for group in targets.siblings]
+    assert named == [["Animal", "Food"], ["Bird", "Dog"], ["Owl"]]
+    assert targets.group_of.tolist() == [0, 0, 1, 1, 2]

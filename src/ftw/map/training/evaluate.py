@@ -1,4 +1,4 @@
-"""How well lenses tell their concepts from others: the area under the ROC curve per lens, and the text-only baseline.
+"""How well lenses tell their concepts from others, and whether their probabilities come true.
 
 The rule of the file: a state whose label is unsaid counts neither way, and a lens without enough positives has no
 figure (NaN) rather than a lucky one.
@@ -6,17 +6,21 @@ figure (NaN) rather than a lucky one.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
-from ftw.map.training.targets import NEGATIVE, POSITIVE
-from ftw.substrate.errors import NumericError
+from ftw.map.training.bootstrap import areas, placements
+from ftw.map.training.targets import NEGATIVE, POSITIVE, UNSAID
 
-FEWEST = 2
-"""Positives below which no area is given."""
+HALF = 0.5
+BINS = 15
+"""Bins of a calibration error."""
+_SAMPLE = 1 << 20
+"""Probabilities that the edges of bins of equal mass are taken from."""
 
 
 def auroc(scores: Float[Tensor, "state lens"], labels: Int8[Tensor, "state lens"]) -> Float[Tensor, " lens"]:
@@ -24,18 +28,7 @@ def auroc(scores: Float[Tensor, "state lens"], labels: Int8[Tensor, "state lens"
 
     Raises NumericError for a score that is not a number.
     """
-    if bool(scores.isnan().any()):
-        raise NumericError("a score that is to be ranked is not a number")
-    out = torch.full((scores.shape[1],), float("nan"))
-    for lens in range(scores.shape[1]):
-        column, label = scores[:, lens], labels[:, lens]
-        negatives = column[label == NEGATIVE].sort().values
-        positives = column[label == POSITIVE].contiguous()
-        if min(len(positives), len(negatives)) < FEWEST:
-            continue
-        below = torch.searchsorted(negatives, positives) + torch.searchsorted(negatives, positives, right=True)
-        out[lens] = below.double().mean() / (2 * len(negatives))
-    return out
+    return areas(placements(scores, labels), labels)
 
 
 def macro(values: Float[Tensor, " lens"]) -> float:
@@ -43,30 +36,95 @@ def macro(values: Float[Tensor, " lens"]) -> float:
     return float(values.nanmean())
 
 
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """How often it is true what is said with a probability, bin by bin. Empty bins are left out."""
+
+    said: tuple[float, ...]
+    """Mean probability of each bin."""
+    true: tuple[float, ...]
+    """Share of its readings that are right."""
+    n: tuple[int, ...]
+    """How many readings it holds."""
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: the mean gap, weighted by n. NaN where nothing was read."""
+        total = sum(self.n)
+        gaps = (n * abs(said - true) for said, true, n in zip(self.said, self.true, self.n, strict=True))
+        return sum(gaps) / total if total else float("nan")
+
+
+def calibration_curve(
+    p: Float[Tensor, "state lens"], labels: Int8[Tensor, "state lens"], bins: int = BINS, *, adaptive: bool = False
+) -> Curve:
+    """Probability against frequency, over bins of equal width, or, if `adaptive`, of equal mass."""
+    edges = _mass_edges(p, labels, bins) if adaptive else torch.linspace(0, 1, bins + 1)[1:-1].double()
+    n, said, true = (torch.zeros(len(edges) + 1, dtype=torch.float64) for _ in range(3))
+    for at in range(0, p.shape[1], 256):  # by columns: doubles of every pair at once would not fit for large packs
+        counted = labels[:, at : at + 256] != UNSAID
+        value = p[:, at : at + 256][counted].double()
+        where = torch.bucketize(value, edges, right=True)
+        truth = (labels[:, at : at + 256][counted] == POSITIVE).double()
+        n += torch.bincount(where, minlength=len(n)).double()
+        said += torch.bincount(where, value, minlength=len(n))
+        true += torch.bincount(where, truth, minlength=len(n))
+    some = n > 0
+    means = [tuple((each[some] / n[some]).tolist()) for each in (said, true)]
+    return Curve(means[0], means[1], tuple(int(each) for each in n[some]))
+
+
 def expected_calibration_error(
-    p: Float[Tensor, "state lens"], labels: Int8[Tensor, "state lens"], bins: int = 15
+    p: Float[Tensor, "state lens"], labels: Int8[Tensor, "state lens"], bins: int = BINS
 ) -> float:
     """Mean gap between probability and frequency over equal-width bins, weighted by how many readings fall in each."""
-    said = labels != -1
-    at, truth = p[said].double(), (labels[said] == POSITIVE).double()
-    where = (at * bins).long().clamp(max=bins - 1)
-    n = torch.bincount(where, minlength=bins)
-    gap = torch.bincount(where, at, minlength=bins) - torch.bincount(where, truth, minlength=bins)
-    return float(gap.abs().sum() / n.sum().clamp(min=1))
+    return calibration_curve(p, labels, bins).error
+
+
+def brier(p: Float[Tensor, "state lens"], labels: Int8[Tensor, "state lens"]) -> Float[Tensor, " lens"]:
+    """Mean squared distance between probability and truth of each lens; NaN without a said reading."""
+    said = labels != UNSAID
+    squared = (p - (labels == POSITIVE).float()).square().masked_fill(~said, 0)
+    return squared.sum(0) / said.sum(0)
+
+
+def f1_at(p: Float[Tensor, "state lens"], labels: Int8[Tensor, "state lens"]) -> Float[Tensor, " lens"]:
+    """F1 of each lens where p of a half or more says yes; NaN for a lens without a positive."""
+    yes, positive = p >= HALF, labels == POSITIVE
+    hits = (yes & positive).sum(0)
+    wrong = (yes & (labels == NEGATIVE)).sum(0) + (~yes & positive).sum(0)
+    return torch.where(positive.any(0), 2 * hits / (2 * hits + wrong).clamp(min=1), float("nan"))
+
+
+def leading(
+    p: Float[Tensor, "state lens"], labels: Int8[Tensor, "state lens"]
+) -> tuple[Float[Tensor, "state 1"], Int8[Tensor, "state 1"]]:
+    """The highest said reading of each state, with its label: nearly all others are near 0 and say little."""
+    lead = p.masked_fill(labels == UNSAID, -1).argmax(1, keepdim=True)
+    return p.gather(1, lead), labels.gather(1, lead)
+
+
+def sibling_hits(
+    scores: Float[Tensor, "state lens"], home: Int[Tensor, " state"], siblings: Sequence[Sequence[int]]
+) -> Float[Tensor, " state"]:
+    """1 where the lens of the state's own concept reads highest among its siblings, 0 where another does.
+
+    NaN where the concept has no sibling.
+    """
+    out = torch.full((len(home),), float("nan"))
+    for group in siblings:
+        own = torch.isin(home, torch.tensor(list(group)))
+        if len(group) > 1 and bool(own.any()):
+            best = torch.tensor(list(group))[scores[own][:, list(group)].argmax(1)]
+            out[own] = (best == home[own]).float()
+    return out
 
 
 def sibling_top1(
     scores: Float[Tensor, "state lens"], home: Int[Tensor, " state"], siblings: Sequence[Sequence[int]]
 ) -> float:
     """Among siblings, how often the lens of the state's own concept reads highest. NaN without any group of two."""
-    hits = total = 0
-    for group in siblings:
-        own = torch.isin(home, torch.tensor(group))
-        if len(group) > 1 and bool(own.any()):
-            best = torch.tensor(group)[scores[own][:, list(group)].argmax(1)]
-            hits += int((best == home[own]).sum())
-            total += int(own.sum())
-    return hits / total if total else float("nan")
+    return float(sibling_hits(scores, home, siblings).nanmean())
 
 
 def tfidf_scores(
@@ -96,3 +154,15 @@ def _bags(rows: Sequence[Sequence[int]], idf: Float[Tensor, " vocab"]) -> Tensor
         values.append(F.normalize(weights, dim=0))
     size = (len(rows), len(idf))
     return torch.sparse_coo_tensor(torch.tensor(where).T, torch.cat(values), size, check_invariants=True).coalesce()
+
+
+def _mass_edges(p: Tensor, labels: Tensor, bins: int) -> Tensor:
+    """Inner edges between bins of about equal mass, each once."""
+    step = min(p.shape[1], max(1, p.numel() // _SAMPLE))  # some lenses of a large pack tell the edges well enough
+    said = p[:, ::step][labels[:, ::step] != UNSAID]
+    if not len(said):
+        return torch.zeros(0, dtype=torch.float64)
+    ordered = said.double().sort().values
+    at = (torch.arange(1, bins) * len(ordered) / bins).long()
+    edges: Tensor = torch.unique(ordered[at])
+    return edges

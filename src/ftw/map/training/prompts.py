@@ -14,11 +14,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ftw.map.registry.concept_pack import ConceptPack
+from ftw.map.registry.concept_pack import Concept, ConceptPack
 from ftw.substrate.config import Strict
-from ftw.substrate.errors import ConfigError
 
-Kind = Literal["noun", "verb"]
+Kind = Literal["noun", "verb", "adjective"]
+Sort = Literal["carrier", "definition", "usage", "relation", "authored", "disambiguation"]
+"""What a prompt is made from."""
 
 
 class CarrierSet(Strict):
@@ -42,43 +43,82 @@ class PlainSet(Strict):
     baseline: list[str] = Field(min_length=1)
 
 
+class Frames(Strict):
+    """Carriers that are made from what a concept pack says of a concept: `{}` stands for that."""
+
+    definition: CarrierSet = CarrierSet(fit=["{}: this is called"], held=["What we mean by {} is"])
+    """`{}`: the definition."""
+    kind_of: CarrierSet = CarrierSet(fit=["One kind of {} is the"], held=["Of every kind of {} they knew the"])
+    """`{}`: the concept above."""
+    part_of: CarrierSet = CarrierSet(fit=["A part of the {} is the"], held=["To the {} belongs the"])
+    """`{}`: the whole that the concept is a part of."""
+    opposite: CarrierSet = CarrierSet(fit=["The opposite of {} is"], held=["It was not {}, it was"])
+    """`{}`: a concept's opposite."""
+    disambiguation: CarrierSet = CarrierSet(fit=["{} So we speak of"], held=["{} This is meant by"])
+    """`{}`: what tells a concept from others of its name."""
+
+    @model_validator(mode="after")
+    def _open(self) -> "Frames":
+        for name in type(self).model_fields:
+            part: CarrierSet = getattr(self, name)
+            for text in (*part.fit, *part.held):
+                if text.count("{}") != 1:
+                    raise ValueError(f"{name}: {text!r} must hold {{}} once")
+        return self
+
+
 class Carriers(Strict):
     """All carriers and plain texts that training uses."""
 
     noun: CarrierSet
     verb: CarrierSet
+    adjective: CarrierSet | None = None
+    """None: those of nouns."""
     plain: PlainSet
+    frames: Frames = Frames()
 
     def of(self, kind: Kind) -> CarrierSet:
+        """The carriers of one kind of word."""
+        if kind == "adjective":
+            return self.adjective or self.noun
         return self.noun if kind == "noun" else self.verb
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A member word at its place in the pack: the concept that holds it directly."""
+    """What is read: a member word at its place in the pack, or the end of an authored example."""
 
     text: str
     synset: str
+    """What it is held out with. An authored example is a group of its own."""
     home: str
+    """The concept that holds it directly."""
     kind: Kind
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """`carrier` and then `word`: the word is the end of the text."""
+    """`carrier` and then `word`: the word is the end of the text, and its last token is what a lens reads."""
 
     carrier: str
+    """What stands before the word. May be empty."""
     word: int
     """Index into the words that the prompts were made of."""
     held: bool
-    """Whether its carrier is kept for measuring."""
+    """Whether its template is kept for measuring."""
+    template: str = ""
+    """Name of the template where the carrier is made from one; else the carrier names itself."""
+    sort: Sort = "carrier"
+    against: bool = False
+    """Whether it is an authored example of what the word's concept is not."""
 
     def text(self, words: Sequence[Word]) -> str:
-        return f"{self.carrier} {words[self.word].text}"
+        """The whole text."""
+        return f"{self.carrier} {words[self.word].text}" if self.carrier else words[self.word].text
 
     def span(self, words: Sequence[Word]) -> tuple[int, int]:
         """Where the word stands in the text: characters from start to before end."""
-        start = len(self.carrier) + 1
+        start = len(self.carrier) + 1 if self.carrier else 0
         return start, start + len(words[self.word].text)
 
 
@@ -91,19 +131,20 @@ def bundled_carriers() -> Carriers:
 def words_of(pack: ConceptPack) -> tuple[Word, ...]:
     """Every word of the pack once per concept that holds it directly, in tree order.
 
-    Raises ConfigError for a pack without words: lenses are trained on member words.
+    A concept without member words is named by its label, its aliases and its seed terms.
     """
-    out = [
-        Word(text, synset, concept.term, "verb" if concept.pos == "v" else "noun")
-        for concept in pack.concepts.values()
-        for synset, group in concept.own_groups.items()
-        for text in group
-    ]
-    if not out:
-        raise ConfigError(
-            f"concept pack {pack.name} has no member words (wordnet.lemmas): there is nothing to train on"
-        )
+    out: list[Word] = []
+    for concept in pack.concepts.values():
+        kind: Kind = "verb" if concept.pos == "v" else "noun"
+        groups = concept.own_groups or {concept.term: _names(pack, concept)}
+        out += [Word(text, synset, concept.term, kind) for synset, group in groups.items() for text in group]
     return tuple(out)
+
+
+def _names(pack: ConceptPack, concept: Concept) -> tuple[str, ...]:
+    record = pack.records[concept.term]
+    named = (concept.label, *record.aliases, *record.training_hints.seed_terms)
+    return tuple(dict.fromkeys(name.strip() for name in named if name.strip()))
 
 
 def prompts_of(
@@ -111,13 +152,16 @@ def prompts_of(
 ) -> list[Prompt]:
     """Each word in `per_word` carriers of the fit and `held_per_word` of the held ones, drawn by `seed`.
 
-    All carriers of a part are used about equally often. Prompts of one carrier stand together, so that it runs once.
+    All carriers of a part are used about equally often; more carriers per word are the same ones and further ones.
+    Prompts of one carrier stand together, so that it runs once.
     """
     by_carrier: dict[tuple[bool, str], list[int]] = defaultdict(list)
     for index, word in enumerate(words):
         sets = carriers.of(word.kind)
         for held, texts, n in ((False, sets.fit, per_word), (True, sets.held, held_per_word)):
-            for text in Random(f"{seed}:{held}:{word.home}:{word.text}").sample(texts, min(n, len(texts))):
+            drawn = list(texts)
+            Random(f"{seed}:{held}:{word.home}:{word.text}").shuffle(drawn)
+            for text in drawn[:n]:
                 by_carrier[held, text].append(index)
     return [Prompt(text, index, held) for (held, text), indices in sorted(by_carrier.items()) for index in indices]
 

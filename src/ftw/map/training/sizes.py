@@ -9,7 +9,7 @@ from torch import Tensor
 from ftw.hat.classifiers.modules import HIDDEN, NARROW
 from ftw.hat.classifiers.quantise import dequantise_rows, quantise_rows
 from ftw.map.training.evaluate import auroc, macro
-from ftw.map.training.fit import Lenses
+from ftw.map.training.fit import Fitted, Lenses
 from ftw.map.training.report import SizeFigures
 from ftw.map.training.study import Exam
 from ftw.map.training.targets import Targets
@@ -18,8 +18,13 @@ RANKS = (32, 64, 128)
 MEGABYTE = 1e6
 
 
-def size_table(lenses: Lenses, exam: Exam, targets: Targets, block: int, fold: int) -> list[SizeFigures]:
-    """Forms of `lenses`, which were fitted without the words of `fold`, read on those words in held carriers."""
+def size_table(lenses: Fitted, exam: Exam, targets: Targets, block: int, fold: int) -> list[SizeFigures]:
+    """Forms of `lenses`, which were fitted without the words of `fold`, read on those words in held carriers.
+
+    Empty for lenses that share no first layer.
+    """
+    if not isinstance(lenses, Lenses):
+        return []
     new = exam.held & (exam.fold == fold)
     x, labels = exam.states.at(block)[new], targets.labels(exam.home[new])
     n, width = lenses.head.shape[0], lenses.first.shape[1]

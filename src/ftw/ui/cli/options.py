@@ -64,6 +64,16 @@ def at_least(name: str, value: int, least: int) -> int:
     return value
 
 
+def size(name: str, text: str) -> int:
+    """Bytes from a size such as 64MB. Raises ConfigError."""
+    from ftw.substrate.config import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
 def strength_of(text: str) -> float:
     """The strength as a number. Raises ConfigError for what is none, or is no finite one."""
     try:

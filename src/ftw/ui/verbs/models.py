@@ -9,7 +9,7 @@ from ftw.substrate.device import Memory
 from ftw.substrate.errors import FtwError
 from ftw.ui.app import judge_model
 from ftw.ui.cli.output import Out
-from ftw.ui.visualization.figure import count, facts, title
+from ftw.ui.visualization.figure import count, facts, size, title
 
 
 def run(out: Out, names: Sequence[str]) -> None:
@@ -60,12 +60,3 @@ def memory(cost: Memory) -> str:
     """What the model takes: weights, cache per token, and a pass over the tokens that were assumed."""
     cache = f"{size(cost.kv_per_token)} per token of context, " if cost.kv_per_token else ""
     return f"{size(cost.weights)} of weights, {cache}{size(cost.total)} for {cost.tokens} tokens"
-
-
-def size(n_bytes: int) -> str:
-    """`16 MB`, `2.1 GB`."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= factor:
-            value = n_bytes / factor
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
-    return f"{n_bytes} B"

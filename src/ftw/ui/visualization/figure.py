@@ -40,3 +40,12 @@ def facts(rows: Mapping[str, str]) -> Table:
 def count(n: int, noun: str, plural: str | None = None) -> str:
     """`1 token`, `2 tokens`."""
     return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+
+def size(n_bytes: int) -> str:
+    """`16 MB`, `2.1 GB`."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= factor:
+            value = n_bytes / factor
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{n_bytes} B"
