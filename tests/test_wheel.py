@@ -26,7 +26,7 @@ def test_the_wheel_holds_model_packs_and_licences(wheel: Path) -> None:
         "ftw/bundled/reference-model/model.safetensors",
         "ftw/bundled/reference-model/WORDNET-LICENSE",
         "ftw/bundled/concept-packs/everyday/pack.json",
-        "ftw/bundled/lens-packs/reference_everyday/lenses.safetensors",
+        "ftw/bundled/lens-packs/reference_everyday/level0.safetensors",
         *(f"ftw/ui/visualization/{name}" for name in ("page.css", "page.js", "draw.js", "words.js")),
         "ftw/ui/visualization/vendor/d3.min.js",
         "ftw/ui/visualization/vendor/plot.umd.min.js",

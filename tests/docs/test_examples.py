@@ -31,6 +31,7 @@ def test_an_example_runs_and_its_stable_line_is_true(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(desks[page])
+    monkeypatch.setenv("FTW_PACKS_DIR", str(desks[page] / "packs"))
     code = run(example.argv)
     out, err = capfd.readouterr()
     assert code == 0, err

@@ -83,7 +83,8 @@ def desk(folder: Path) -> Path:
 def _ftw(argv: Sequence[str], folder: Path = ROOT) -> str:
     command = [sys.executable, "-m", "ftw", *argv]
     env = {**os.environ, "FTW_PACKS_DIR": str(folder / "packs")}  # not those of whoever writes the page
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, env=env).stdout
+    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, env=env).stdout
+    return told.replace(str(folder), "/home/me")
 
 
 def main(files: Sequence[str]) -> None:

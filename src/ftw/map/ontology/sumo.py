@@ -17,7 +17,9 @@ from ftw.map.ontology.wordnet import FILES, PREAMBLE, Pos, Synset, WordNet
 from ftw.map.registry.concept_pack import label_of
 from ftw.substrate.errors import PackError, StorageError
 
-TOKEN = re.compile(r'(?P<blank>\s+|;[^\n]*)|(?P<open>\()|(?P<close>\))|(?P<text>"[^"]*")|(?P<word>[^\s()";]+)')
+TOKEN = re.compile(
+    r'(?P<blank>\s+|;[^\n]*)|(?P<open>\()|(?P<close>\))|(?P<text>"(?:[^"\\]|\\.)*")|(?P<word>[^\s()";]+)', re.DOTALL
+)
 MARK = re.compile(r"&%([A-Za-z0-9_-]+)([=+@\[\]:])")
 SAME, KIND = "=", "+"
 Expression = list["str | Expression"]
@@ -136,7 +138,7 @@ def _node(
 
 def _plain(text: str) -> str:
     """A documentation string without quotes and term marks, its first sentence."""
-    bare = re.sub(r"\s+", " ", text.strip('"').replace("&%", "")).strip()
+    bare = re.sub(r"\s+", " ", text[1:-1].replace("&%", "").replace('\\"', '"')).strip()
     return re.split(r"(?<=[a-z)])\. ", bare, maxsplit=1)[0].rstrip(".")
 
 
