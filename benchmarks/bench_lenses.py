@@ -26,7 +26,7 @@ NEW = 48
 """Tokens per request."""
 PROMPTS = ("One day, a young farmer", "There was a storm", "Once upon a time", "Peter and Mary went to the market")
 LENSES = 350
-BLOCK = 4
+BLOCK = 5
 PASS_RATE = 0.02
 """Share of pairs that pass the random pack's screen: seven of 350 at each token."""
 BUNDLED = Path(str(files("ftw") / "bundled" / "lens-packs" / "reference_everyday"))
