@@ -85,16 +85,21 @@ def sixteen(part: LensTensors, half: LensBank, states: Tensor, context: Context)
 
 
 def top_ten(part: LensTensors, half: LensBank, small: LensBank, states: Tensor) -> Iterator[Figure]:
-    """On how many tokens the ten highest concepts are exactly those of an fp32 scoring of the same weights."""
+    """On how many tokens the ten highest concepts are exactly those of bf16, and of fp32 by the same weights."""
     exact = torch.cat([in_fp32(part, states, at) for at in range(0, LENSES, _EXACT)], 1)
     wanted = exact.topk(10).indices.sort().values
-    shares = {}
-    for name, bank in (("int8", small), ("bf16", half)):
-        found = bank.score({SITE: states}, full=True).raw.topk(10).indices.sort().values
-        shares[name] = float((found == wanted).all(1).float().mean())
-    note = f"bf16: {shares['bf16']:.1%}; random lenses, whose scores lie close"
-    claim = f"{LENSES:,} lenses: tokens on which int8 finds the ten highest of fp32"
-    yield Figure("bank", claim, shares["int8"], "of tokens", at_least(0.99), dtype="int8", note=note)
+    found = {
+        name: bank.score({SITE: states}, full=True).raw.topk(10).indices.sort().values
+        for name, bank in (("int8", small), ("bf16", half))
+    }
+
+    def same(a: Tensor, b: Tensor) -> float:
+        return float((a == b).all(1).float().mean())
+
+    note = f"{STATES} tokens; bf16 and fp32: {same(found['bf16'], wanted):.1%}; random lenses, whose scores lie close"
+    for other, named in (("bf16", found["bf16"]), ("fp32", wanted)):
+        claim = f"{LENSES:,} lenses: tokens on which int8 names the same ten highest as {other}"
+        yield Figure("bank", claim, same(found["int8"], named), "of tokens", at_least(0.99), dtype="int8", note=note)
 
 
 def on_gpu(context: Context) -> Iterator[Figure]:

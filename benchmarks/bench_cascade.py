@@ -10,6 +10,7 @@ sides take turns, so that neither finds the other's weights in a cache.
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +29,7 @@ from ftw.hat.classifiers import (
     LensTensors,
     ModelId,
     PackInfo,
+    ScreenReport,
     Trunk,
     fit_gate,
     fit_screen_thresholds,
@@ -118,15 +120,19 @@ def screen_quality(
     known, fresh = slice(0, None, 2), slice(1, None, 2)
     both = torch.cat([seen[::2], words.test[known]])
     fit = fit_screen_thresholds(screens(both), logits_of(lenses, both), marks, RECALL)
-    passed, wanted = screens(words.test[fresh]) >= fit.thresholds, held[fresh] >= marks
-    report = measure_screen(passed, wanted)
-    told = measure_screen(screens(text) >= fit.thresholds, logits_of(lenses, text) >= marks)
-    note = (
-        f"words held out: {report.pass_rate:.2%} of pairs pass, {float(wanted.float().mean()):.2%} are readings; "
-        f"{len(text)} states of written text: recall {told.recall:.3f} of {told.readings}, {told.pass_rate:.2%} pass"
-    )
-    claim = "64 lenses trained apart: recall of readings above threshold"
-    yield Figure("cascade", claim, report.recall, "", at_least(0.99), note=note)
+    wanted, in_text = held[fresh] >= marks, logits_of(lenses, text) >= marks
+    served = replace(lenses, screen_w=screens.weight)
+    for dtype in (torch.int8, torch.bfloat16):
+        pairs, bias = Pairwise([served], torch.device("cpu"), dtype), screens.bias - fit.thresholds
+        passed = as_served(pairs, words.test[fresh], bias)
+        report, told = measure_screen(passed, wanted), measure_screen(as_served(pairs, text, bias), in_text)
+        kind = str(dtype).removeprefix("torch.")
+        note = (
+            f"words held out: {report.pass_rate:.2%} of pairs pass, {float(wanted.float().mean()):.2%} are readings; "
+            f"{len(text)} states of text: recall {told.recall:.3f} of {told.readings}, {told.pass_rate:.2%} pass"
+        )
+        claim = f"64 lenses trained apart, screens as served in {kind}: recall of readings above threshold"
+        yield Figure("cascade", claim, report.recall, "", at_least(0.99), dtype=kind, note=note)
     places = {rows[int(one)].term: at for at, one in enumerate(chosen)}
     above = {row.term: row.parent for row in rows}
     branches: dict[str, list[int]] = {}
@@ -156,15 +162,17 @@ def times(context: Context) -> Iterator[Figure]:
 def one_dtype(world: "Planted", dtype: torch.dtype, device: torch.device, context: Context) -> Iterator[Figure]:
     """The cascade against the full bank, with the world's own screens and with ones that let more pass."""
     bank = LensBank.from_tensors({BLOCK: world.lenses}, world.rows, device=device, dtype=dtype)
-    if not world.found:
-        world.screen(bank)
     pairs = Pairwise([world.lenses], device, dtype)
+    if not len(world.wanted):
+        world.screen(bank)
+    told = world.served(pairs, -world.thresholds.to(device))
+    recall = f"recall {told.recall:.4f}, {told.pass_rate:.2%} of pairs pass, {world.share:.2%} are readings"
     biases = {"cascade": -world.thresholds, f"cascade, {OFTEN:.0%} pass": -world.often}
     sides: dict[str, Callable[[], None]] = {"full": partial(everything, bank, world)}
     sides |= {name: partial(cascade, pairs, world, bias.to(device)) for name, bias in biases.items()}
     timing = interleave(sides, context)
     kind = str(dtype).removeprefix("torch.")
-    for side, note in zip(biases, (world.found, "the pass rate of trained lenses at words"), strict=True):
+    for side, note in zip(biases, (recall, "the pass rate of trained lenses at words"), strict=True):
         claim = f"one token, {LENSES:,} lenses, D = {D}: {side} / full bank"
         share = timing.ratio(side, "full")
         goal = at_most(1 / 20) if side == "cascade" else None
@@ -179,7 +187,7 @@ def everything(bank: LensBank, world: "Planted") -> None:
 def cascade(pairs: Pairwise, world: "Planted", bias: Tensor) -> None:
     """What a bank does without `full`, at the next token."""
     with torch.inference_mode():
-        pairs.some(normalise(world.token()[Site(BLOCK)])[None], bias, None)
+        pairs.some(normalise(world.token()[Site(BLOCK)])[None], bias, None, 1 << 28)
 
 
 def trunk_time(world: "Planted", context: Context) -> Iterator[Figure]:
@@ -204,7 +212,7 @@ class Planted:
         self.lenses, self.directions, self.rng = lenses, directions, rng
         self.rows = [LensRow(term=f"Concept{at}", block=BLOCK, row=at) for at in range(len(directions))]
         self.thresholds = self.often = torch.zeros(len(directions))
-        self.found = ""
+        self.test, self.wanted = torch.empty(0, directions.shape[1]), torch.empty(0, len(directions), dtype=torch.bool)
         self._tokens = self.states(64)
         self._next = 0
 
@@ -251,17 +259,29 @@ class Planted:
         return {Site(BLOCK): self._tokens[self._next : self._next + 1]}
 
     def screen(self, bank: LensBank) -> None:
-        """Set thresholds and screens from fresh states, and say what they do on other ones."""
-        site, fit, test = Site(BLOCK), self.states(1000, each=2), self.states(500)
+        """Set thresholds and screens from fresh states; keep other ones with what the lenses read there."""
+        site, fit, self.test = Site(BLOCK), self.states(1000, each=2), self.states(500)
         seen = bank.score({site: fit}, full=True).logit
         marks = seen.quantile(TOP, dim=0)
         scores = normalise(fit) @ self.directions.T
         self.thresholds = fit_screen_thresholds(scores, seen, marks, RECALL).thresholds
         self.often = scores.quantile(1 - OFTEN, dim=0)
-        wanted = bank.score({site: test}, full=True).logit >= marks
-        report = measure_screen(normalise(test) @ self.directions.T >= self.thresholds, wanted)
-        readings = float(wanted.float().mean())
-        self.found = f"recall {report.recall:.4f}, {report.pass_rate:.2%} of pairs pass, {readings:.2%} are readings"
+        self.wanted = bank.score({site: self.test}, full=True).logit >= marks
+
+    @property
+    def share(self) -> float:
+        """How many of the pairs kept for the test are readings."""
+        return float(self.wanted.float().mean())
+
+    def served(self, pairs: Pairwise, bias: Tensor) -> ScreenReport:
+        """What the screens let through as they are served: in their own dtype, one state at a time."""
+        return measure_screen(as_served(pairs, normalise(self.test), bias), self.wanted)
+
+
+def as_served(pairs: Pairwise, x: Tensor, bias: Tensor) -> Tensor:
+    """Which pairs pass when each normalised state comes alone, as a token does."""
+    with torch.inference_mode():
+        return torch.cat([pairs.margins(one[None, None].to(bias.device), bias) >= 0 for one in x]).cpu()
 
 
 def loading(context: Context) -> Iterator[Figure]:

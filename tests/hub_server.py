@@ -287,6 +287,9 @@ class Handler(BaseHTTPRequestHandler):
         for line in filter(None, body.split(b"\n")):
             item = json.loads(line)
             value = item["value"]
+            if item["key"] == "header" and value.get("parentCommit") not in (None, found.commits[-1]):
+                self._json({"error": "A commit has happened since. Please refresh and try again."}, 412)
+                return
             if item["key"] == "file":
                 tree[value["path"]] = base64.b64decode(value["content"])
             elif item["key"] == "lfsFile":

@@ -179,7 +179,7 @@ def test_a_concept_that_is_not_there_is_refused() -> None:
         {"branch_rules": [{"branch": "Dgo"}]},
         {"concept_calibration": {"Dgo": {}}},
     ):
-        with pytest.raises(UnknownConcept, match="no lens for 'Dgo'"):
+        with pytest.raises(UnknownConcept, match="no lens for 'Dgo' in this pack; near it are Dog"):
             deploy(**values)
 
 

@@ -343,6 +343,14 @@ def test_a_simplex_without_a_block_or_of_another_width_is_refused(legacy: Home, 
     save_classifier(TripoleLens(5), folder / "simplexes/mood.pt")
     with pytest.raises(PackError, match="takes states of width 5"):
         import_legacy(folder, tmp_path / "a", model=MODEL, block=4)
+    assert not list((tmp_path / "a").iterdir())  # nothing half imported, and the same folder can be named again
+
+
+@pytest.mark.parametrize("other", ["layer1/Food_classifier.pt", "layer1/classifiers/food.pt", "layer1/food.pt"])
+def test_two_files_of_one_concept_are_refused_before_any_is_read(legacy: Home, tmp_path: Path, other: str) -> None:
+    folder = legacy({"layer1/Food.pt": lens(), other: lens(1)})
+    with pytest.raises(PackError, match=r"are both of .ood at level 1: remove one"):
+        read_legacy(folder)
 
 
 def test_a_partial_pack_or_an_odd_name_is_not_exported(

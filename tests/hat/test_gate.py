@@ -59,7 +59,7 @@ def test_behind_a_gate_open_branches_read_as_before_and_closed_ones_not_at_all(p
     seen = opened[:, gate((0.0, 0.0)).branch_of + 1]
     assert torch.allclose(shut[seen], free[seen], atol=1e-5)
     assert bool((shut[~seen] == -1e9).all())
-    some = pairs.gated(gate((0.0, 0.0)), site=0).some(x, bias, None)
+    some = pairs.gated(gate((0.0, 0.0)), site=0).some(x, bias, None, 1 << 20)
     assert some.flat.tolist() == (seen & (free >= 0)).view(-1).nonzero().view(-1).tolist()
 
 
@@ -78,13 +78,13 @@ def test_neighbouring_branches_that_are_open_are_one_run() -> None:
 def test_what_is_pinned_is_read_behind_a_shut_gate(pairs: Pairwise) -> None:
     bias = torch.zeros(12)
     bias[5] = 1e9
-    some = pairs.gated(gate((-100.0, -100.0)), site=0).some(torch.randn(2, 1, 32), bias, None)
+    some = pairs.gated(gate((-100.0, -100.0)), site=0).some(torch.randn(2, 1, 32), bias, None, 1 << 20)
     assert 5 in some.flat.tolist()
     assert not {1, 2, 3, 4, 6} & set(some.flat.tolist())
 
 
 def test_a_nan_opens_every_branch(pairs: Pairwise) -> None:
     x = torch.full((2, 1, 32), float("nan"))
-    some = pairs.gated(gate((-100.0, -100.0)), site=0).some(x, torch.zeros(12), None)
+    some = pairs.gated(gate((-100.0, -100.0)), site=0).some(x, torch.zeros(12), None, 1 << 20)
     assert len(some.flat) == 12
     assert bool(some.logits.isnan().all())

@@ -1,5 +1,6 @@
 import json
 import struct
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,10 +21,32 @@ from ftw.hat.classifiers import (
     save_pack,
     verify_pack,
 )
-from ftw.hat.classifiers.layout import level_of, sort_rows
+from ftw.hat.classifiers.layout import bank_bytes, level_of, sort_rows
 from ftw.substrate.errors import PackError, StorageError
 
 D, LAYERS = 8, 6
+
+
+def test_a_bank_is_about_as_large_as_its_tensors_in_bf16(tmp_path: Path) -> None:
+    n = 5
+    w1, w3 = torch.randn(n, 128, D), torch.randn(n, 2)
+    small = {name: torch.randn(n) for name in ("b3", "screen_b", "screen_threshold")}
+    own = {"w1": w1, "b1": torch.randn(n, 128), "w2": torch.randn(n, 2, 128), "b2": torch.randn(n, 2), "w3": w3}
+    part = LensTensors(**own, screen_w=torch.randn(n, D), **small)
+    rows = [LensRow(term=f"T{at}", block=0, row=at) for at in range(n)]
+    info = PackInfo(
+        name="p",
+        version="1",
+        model=ModelId(name="m", fingerprint="ab" * 32, d_model=D, n_layers=LAYERS),
+        concept_pack=ConceptPackId(name="c", version="1"),
+        sites=(0,),
+    )
+    save_pack(tmp_path / "own", info, rows, {0: part}, storage="int8")
+    about = n * (2 * (128 * D + 2 * 128) + 4 * (128 + 2 + 2 + 3 + D))
+    assert about <= bank_bytes(tmp_path / "own") <= about + 4 * n * (128 + 2)  # and the scales of int8
+    alike = replace(part, w1=w1[:1].expand(n, -1, -1), b1=part.b1[:1].expand(n, -1))
+    save_pack(tmp_path / "shared", info, rows, {0: alike}, storage="float32")
+    assert bank_bytes(tmp_path / "shared") == 4 * (128 * D + 128 + n * (2 * 128 + 2 + 2 + 3 + D))
 
 
 @st.composite

@@ -3,20 +3,22 @@
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
 
-from ftw.hat.classifiers import LensRow, LensTensors, ModelId, PackInfo, load_bank, save_pack
+from ftw.hat.classifiers import LensRow, LensTensors, ModelId, PackInfo, load_bank, load_pack, save_pack
 from ftw.hat.classifiers.forms.slots import Slots
-from ftw.hat.classifiers.index import ConceptPackId
+from ftw.hat.classifiers.index import ConceptPackId, read_info
 from ftw.hat.classifiers.layout import Header
 from ftw.hat.classifiers.modules import HIDDEN, NARROW
+from ftw.hat.monitoring.asked import Asked, lacks
 from ftw.hat.monitoring.manifest import DeploymentManifest, DynamicLoading, LayerBounds
 from ftw.hat.monitoring.monitor import Bank, Monitor, Warms
-from ftw.hat.monitoring.resident import ResidentBank
+from ftw.hat.monitoring.resident import ROOTS_FIRST, ResidentBank
 from ftw.substrate.errors import ConfigError, FingerprintMismatch, NumericError, SiteError, UnknownConcept, UsageError
 from ftw.substrate.types import Site, Step
 
@@ -191,6 +193,51 @@ def test_a_step_does_not_wait_for_a_file_and_its_readings_say_what_they_lack(
         assert bank.tally.load_steps[-1] == 1
 
 
+def test_each_state_says_what_it_lacked_itself(bank: ResidentBank) -> None:
+    bank.late()
+    rows = [said("A"), said("B1"), said("B")]
+    states = {site: torch.cat([row[site] for row in rows]) for site in SITES}
+    bank.score(states)
+    bank.settle()
+    bank.score(said("A", "B"))
+    of = bank.late()
+    assert [of(row) for row in range(4)] == [("A",), (), ("B",), ()]
+    with pytest.raises(UsageError, match="no such row"):
+        of(4)
+
+
+def test_what_was_opened_on_request_is_lacking_at_every_state_until_it_is_there(bank: ResidentBank) -> None:
+    bank.late()
+    bank.scope.add([bank.index(term) for term in ("A0", "A1", "A2")])
+    bank.score(said("B1", rows=2))
+    assert bank.late()(1) == ("A",)
+
+
+def test_what_a_device_has_not_sent_yet_is_waited_for_when_it_is_asked() -> None:
+    first = Asked(torch.zeros(2), torch.tensor([[True, False]]), None)
+    second = Asked(torch.zeros(2), torch.tensor([[False, True], [True, True]]), None)
+    first.lack([0], [False], ["A"])
+    waited = []
+
+    def decide() -> None:
+        waited.append(1)
+        second.lack([1], [False], ["B"])
+
+    assert lacks([first, second], 0, decide) == ("A",)
+    assert not waited
+    assert [lacks([first, second], row, decide) for row in (1, 2)] == [("B",), ("B",)]
+    assert len(waited) == 1
+
+
+def test_a_monitor_is_told_only_of_what_it_scored_itself(pack: Path) -> None:
+    with ResidentBank(pack, fingerprint=PRINT, budget=20 * EACH, dtype=torch.float32) as bank:
+        bank.score(said("A", "B", rows=3))
+        bank.settle()
+        monitor = Monitor(bank, scope=bank.scope)
+        monitor(Step("r", 0, "prompt", torch.tensor([1]), said("A", "A1"), torch.zeros(9), 2))
+        assert [reading.late for reading in monitor.readings("r")] == [("A1",)]
+
+
 def test_after_a_prompt_what_it_asked_for_is_waited_for(pack: Path) -> None:
     with ResidentBank(pack, fingerprint=PRINT, budget=20 * EACH, dtype=torch.float32) as bank:
         monitor = Monitor(bank, scope=bank.scope)
@@ -228,6 +275,60 @@ def test_a_broken_lens_ends_the_next_step_with_its_name(pack: Path, tmp_path: Pa
         bank.score(said("A"))
         with pytest.raises(NumericError, match="A0"):
             bank.settle()
+
+
+def test_a_broken_group_does_not_take_a_sound_one_with_it(pack: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(pack, folder)
+    file = folder / "level1.safetensors"
+    span = Header.of(file).spans["block3.w1"]
+    content = bytearray(file.read_bytes())
+    content[span.start : span.start + 4] = b"\x00\x00\xc0\x7f"
+    file.write_bytes(content)
+    with ResidentBank(folder, fingerprint=PRINT, budget=20 * EACH, dtype=torch.float32) as bank:
+        bank.score(said("A", "B"))
+        with pytest.raises(NumericError, match="B0"):
+            bank.settle()
+        assert float(bank.score(said("A", "A1")).logit[0, bank.index("A1")]) > 0
+
+
+def test_the_manifest_s_bytes_count_where_they_are_less(pack: Path) -> None:
+    dynamic = DynamicLoading(max_loaded_bytes=5 * EACH)
+    manifest = ROOTS_FIRST.model_copy(update={"dynamic_loading": dynamic})
+    with ResidentBank(pack, fingerprint=PRINT, budget=20 * EACH, manifest=manifest, dtype=torch.float32) as bank:
+        assert bank.counters()["slots"] == 5
+
+
+def test_a_first_layer_that_lenses_share_is_held_once(pack: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    info, files = read_info(pack), load_pack(pack)
+    w1 = torch.randn(HIDDEN, D) / 8
+    blocks = {
+        block: replace(
+            part,
+            w1=w1.expand(len(part.b3), -1, -1),
+            b1=torch.zeros(HIDDEN).expand(len(part.b3), -1),
+            w2=torch.randn(len(part.b3), 3, HIDDEN) / 8,
+            b2=torch.randn(len(part.b3), 3),
+            w3=torch.randn(len(part.b3), 3),
+        )
+        for block, part in files.blocks.items()
+    }
+    folder = tmp_path / "shared"
+    save_pack(folder, info, files.rows, blocks, storage="float32")
+    always = LayerBounds(default_max_layer="all", always_load_layers=(0, 1, 2))
+    manifest = DeploymentManifest(manifest_id="all", layer_bounds=always)
+    budget = 20 * Slots.bytes_of(0, 3, torch.float32) + 2 * 4 * (HIDDEN * D + HIDDEN)
+    with ResidentBank(folder, fingerprint=PRINT, budget=budget, manifest=manifest, dtype=torch.float32) as bank:
+        assert bank.nbytes == budget
+        whole = load_bank(folder, fingerprint=PRINT, dtype=torch.float32)
+        order = [whole.index(term) for term in bank.terms]
+        for rows in (1, 70):
+            states = {site: 20 * torch.randn(rows, D) for site in SITES}
+            wanted = whole.score(states, full=True).logit[:, order]
+            torch.testing.assert_close(bank.score(states).logit, wanted, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ConfigError, match=r"holds no lens: each takes .* what all share 66560; allow more"):
+        ResidentBank(folder, fingerprint=PRINT, budget=66560, dtype=torch.float32)
 
 
 def test_what_cannot_be_is_refused(pack: Path, bank: ResidentBank) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ftw.substrate.config import ModelSpec, PocSettings, Settings
+from ftw.substrate.config import ModelSpec, PocSettings, Settings, parse_size
 from ftw.substrate.errors import ConfigError
 
 
@@ -61,6 +61,19 @@ def test_an_unknown_variable_names_the_nearest() -> None:
 def test_a_bad_variable_is_an_error() -> None:
     with pytest.raises(ConfigError, match="environment: FTW_DTYPE: Input should be"):
         Settings.from_env({"FTW_DTYPE": "float99"})
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("64MB", 64_000_000), (" 1.5 GiB ", 1_610_612_736), ("100", 100), ("64 mb", 64_000_000)]
+)
+def test_sizes_have_decimal_and_binary_units(text: str, size: int) -> None:
+    assert parse_size(text) == Settings.from_env({"FTW_LENS_MEMORY": text}).lens_memory == size
+
+
+@pytest.mark.parametrize("text", ["0", "-1MB", "lots", "64 MBB", "inf"])
+def test_what_is_no_size_names_the_way_out(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"FTW_LENS_MEMORY: .* is no size: give bytes with a unit, such as 64MB"):
+        Settings.from_env({"FTW_LENS_MEMORY": text})
 
 
 def test_specs_cannot_be_changed() -> None:

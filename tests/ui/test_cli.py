@@ -79,6 +79,7 @@ WITH_FILES = (
     "lens export",
     "lens convert",
     "lens compare",
+    "lens trunk",
     "pack build",
     "artifacts.json",
     "ftw sweep",

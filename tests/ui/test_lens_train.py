@@ -1,15 +1,33 @@
 """`ftw lens train`: shares and their merging, options that do not go together, folders that are not free."""
 
+import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
+from ftw.map.training.fit import FitConfig
+from ftw.map.training.fits import TrainConfig
 from ftw.substrate.errors import ConfigError
-from ftw.ui.verbs.lens_train import blocks_of, shard_of
+from ftw.ui.cli.output import Bar
+from ftw.ui.verbs.lens_train import Ask, blocks_of, kept, shard_of
 from tests.map.training.small_packs import concepts
 from tests.ui.conftest import Ftw
 
+SMALL = TrainConfig(fit=FitConfig(epochs=2, batch=512), growth=0)
 QUICK = ("--model", "tiny", "--blocks", "1", "--no-directions")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_text() -> Iterator[None]:
+    """Little is read and fitted, and measured at the end: what that comes to is shown elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ftw.map.training.compliance.reading.NEUTRAL", 12)
+        patch.setattr("ftw.map.training.compliance.efficiency.RUNS", 4)
+        patch.setattr("ftw.ui.verbs.lens_train.TrainConfig", lambda: SMALL)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +90,42 @@ def test_shares_and_blocks_are_read_as_people_write_them() -> None:
     for text in ("", "0/2", "a/b", "2"):
         with pytest.raises(ConfigError, match="for example 2/4"):
             shard_of(text)
+
+
+def test_rate_and_time_left_are_those_of_the_stage() -> None:
+    now = [0.0]
+    progress = Progress(get_time=lambda: now[0], console=Console(file=io.StringIO()))
+    bar = Bar(progress, "Training")
+    for what, seconds in (("one fit", 1), ("the next fit", 10)):
+        for done in (0, 1, 2, 4):
+            bar(what, done, 4)
+            now[0] += seconds
+    bar("a third fit", 0, 4)
+    assert progress.tasks[0].time_remaining is None  # not the end of the one before
+    for done in (1, 2):
+        now[0] += 20
+        bar("a third fit", done, 4)
+    assert progress.tasks[0].time_remaining == 40
+    assert progress.tasks[0].description == "a third fit"
+
+
+def test_ctrl_c_tells_what_was_kept_and_how_to_go_on(
+    ftw: Ftw, tree: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def called_off(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    more = ("lens", "train", "--out", str(tmp_path / "p"), "--concepts", tree, *QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr("ftw.map.training.session.Session.fit", called_off)
+        ran = ftw(*more)
+    assert ran.code == 130
+    told = " ".join(ran.err.split())
+    assert f"is kept in {tmp_path}/p.training; the same command goes on from there" in told
+    with monkeypatch.context() as patch:
+        patch.setattr("ftw.ui.verbs.lens_train.measure_compliance", called_off)
+        ran = ftw(*more)
+    assert ran.code == 130
+    assert f"`ftw lens report {tmp_path / 'p'} --measure` measures it" in " ".join(ran.err.split())
+    (tmp_path / "q").mkdir()
+    assert kept(Ask("tiny", tree, tmp_path / "q")) == "stopped: nothing was kept"

@@ -4,14 +4,17 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from ftw.hat.classifiers import Reliability
 from ftw.hat.monitoring import SimplexScore
+from ftw.hat.monitoring.resident import ROOTS_FIRST
 from ftw.hat.steering import Direction
 from ftw.map.registry.concept_pack import bundled_concept_pack
 from ftw.substrate.engine import Chunk, TransformersEngine
+from ftw.substrate.errors import FingerprintMismatch
 from ftw.substrate.model import Model, load
 from ftw.substrate.types import Controller, Edit, Site, Step
 from ftw.ui.app import open_lenses
@@ -200,6 +203,55 @@ def test_a_manifest_restricts_what_is_read() -> None:
     assert isinstance(told, dict)
     assert told["fingerprint"] == lenses.deployment.fingerprint
     assert open_lenses(load("reference"), None, out).record["manifest"] is None
+
+
+def test_a_pack_larger_than_its_memory_is_read_as_parents_ask(ftw: Ftw, tmp_path: Path) -> None:
+    file = tmp_path / "roots.json"
+    file.write_text(ROOTS_FIRST.model_dump_json())
+    asked = ("watch", "Tell me a story about a dog.", "-n", "24", "--json")
+    whole = ftw(*asked, "--manifest", str(file)).document
+    small = ftw(*asked, "--lens-memory", "400kB").document
+    assert "memory" not in whole["pack"]
+    memory = small["pack"]["memory"]
+    assert memory["bytes"] <= memory["budget"] == 400_000
+    assert memory["resident"] < memory["slots"] < memory["lenses"] == 355
+    assert small["pack"]["manifest"]["id"] == "small-memory"
+    assert [token["text"] for token in small["tokens"]] == [token["text"] for token in whole["tokens"]]
+    alike = 0
+    for mine, all_of_it in zip(small["tokens"], whole["tokens"], strict=True):
+        if not mine["late"]:
+            read, wanted = ({r["concept"]: r["p"] for r in token["readings"]} for token in (mine, all_of_it))
+            assert read == pytest.approx(wanted, abs=0.02)
+            alike += bool(read)
+    assert alike
+
+
+def test_memory_that_holds_all_lenses_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTW_LENS_MEMORY", "64MB")
+    assert open_lenses(load("reference"), None, Out(json=True)).memory is None
+    monkeypatch.setenv("FTW_LENS_MEMORY", "500 kB")
+    lenses = open_lenses(load("reference"), None, Out(json=True))
+    assert lenses.memory is not None
+    assert "58 of 355 concepts" in lenses.title
+    assert "from the start, manifest small-memory" in lenses.title
+    assert lenses.find_direction("Dog").term == "Dog"
+
+
+def test_named_concepts_are_always_in_memory() -> None:
+    lenses = open_lenses(load("reference"), None, Out(json=True), memory=400_000)
+    lenses.make_watcher(5, ("Dog",), lambda reading: None)
+    assert lenses.memory is not None
+    assert lenses.memory()["resident"] > 58  # the dog came with its siblings
+
+
+def test_too_little_memory_or_none_at_all_names_the_way_out(ftw: Ftw) -> None:
+    line = ftw("watch", "Hello", "--lens-memory", "lots").failed(2)
+    assert "--lens-memory: 'lots' is no size: give bytes with a unit, such as 64MB" in line
+    line = ftw("watch", "Hello", "--lens-memory", "150kB").failed(2)
+    assert "58 lenses must always be in memory" in line
+    assert "allow more" in line
+    with pytest.raises(FingerprintMismatch, match="was made for reference"):
+        open_lenses(load("tiny"), "reference_everyday", Out(json=True), memory=1000)
 
 
 def test_a_manifest_that_is_not_there_names_the_presets(ftw: Ftw) -> None:

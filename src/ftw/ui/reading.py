@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from ftw.hat.classifiers.index import Reliability
 from ftw.hat.monitoring.comparability import Loaded
@@ -89,7 +89,7 @@ class Lenses:
     concepts above their baseline, and always of those that are named."""
     deployment: Loaded | None = None
     """What a manifest lets be read from the start. None: all of it."""
-    memory: Callable[[], Mapping[str, object]] | None = None
+    memory: Callable[[], Mapping[str, Any]] | None = None
     """Hits, misses and bytes of lenses that are fetched as they are needed. None: all are in memory."""
 
     def resolve(self, names: Sequence[str]) -> tuple[str, ...]:

@@ -213,6 +213,19 @@ def test_steering_targets_of_the_hierarchy_are_kept(source: Path) -> None:
     assert "Bird" in hierarchy["parent_to_children"]["Animal"]
 
 
+def test_steering_targets_name_what_stands_in_the_place_of_a_concept_that_is_gone(source: Path) -> None:
+    file = source / "hierarchy.json"
+    targets = {"Kitten": "Dog", "Dog": {"target": "Kitten:2", "weight": 1.0}, "Cat": ["Kitten", "Tool"]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"steering_targets": targets}))
+    written(melded(operations(merge("Kitten", "Lion", to="Lion"))), source)
+    hierarchy = json.loads((source.parent / "new" / "hierarchy.json").read_text())
+    assert hierarchy["steering_targets"] == {
+        "Lion": "Dog",
+        "Dog": {"target": "Lion", "weight": 1.0},
+        "Cat": ["Lion", "Tool"],
+    }
+
+
 def test_migration_tells_where_things_went(source: Path) -> None:
     found = melded(
         operations(merge("Kitten", "Lion", to="Lion"), move("Lion", "Cat", "Dog"), deprecate("Cat", "orphan_check"))
@@ -289,6 +302,6 @@ def test_a_meld_brings_its_simplexes_into_the_pack(source: Path) -> None:
 
 
 def test_a_pack_is_not_written_into_the_one_that_it_comes_from(source: Path) -> None:
-    with pytest.raises(StorageError, match="lies in .*, the pack that is melded"):
+    with pytest.raises(StorageError, match=r"lies in .*, the pack that is melded"):
         write(melded(meld(candidate("Bird"))), source, source / "new")
     assert not (source / "new").exists()

@@ -410,3 +410,9 @@ def test_the_nearest_terms_are_looked_up_for_some_missing_parents_only() -> None
     found = errors(meld(*(candidate(f"New{n}", f"Dgo{n}") for n in range(30))))
     assert sum("(near: " in each for each in found) == 20
     assert len(found) == 30
+
+
+def test_a_tree_that_grows_too_deep_is_an_error() -> None:
+    chain = [candidate("New0", "Animal"), *(candidate(f"New{n}", f"New{n - 1}") for n in range(1, 100))]
+    assert errors(meld(*chain[:99])) == []
+    assert errors(meld(*chain)) == ["New99 would stand on level 100: a tree has 99 at most"]

@@ -50,6 +50,14 @@ def sources(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "Merge.kif", tmp_path
 
 
+def test_a_quoted_word_within_a_string_does_not_end_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.kif"
+    file.write_text(
+        r"""(subclass Dog Animal) (documentation Dog EnglishLanguage "What says \"woof (loudly\" often.")"""
+    )
+    assert sumo_taxonomy([file], None, None).nodes["Dog"].definition == 'What says "woof (loudly" often'
+
+
 def test_classes_words_and_documentation_come_together(sources: tuple[Path, Path], wordnet: WordNet) -> None:
     taxonomy = sumo_taxonomy([sources[0]], sources[1], wordnet)
     animal = taxonomy.nodes["Animal"]

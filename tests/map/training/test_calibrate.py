@@ -172,3 +172,18 @@ def test_a_logit_that_is_not_a_number_is_refused() -> None:
     given = matrix()
     with pytest.raises(NumericError, match="held-out logit is not finite"):
         replace(given, logits=given.logits.clone().fill_(float("nan")))
+
+
+def test_a_lens_with_nothing_to_hold_out_is_mapped_by_what_the_shipped_one_reads_and_has_no_word_figure() -> None:
+    whole = matrix(lenses=3)
+    labels = whole.labels.clone()
+    labels[:, 1] = UNSAID
+    other = torch.randn(whole.logits.shape, generator=torch.Generator().manual_seed(9))
+    found = calibrate(replace(whole, logits=other, labels=labels, shipped=whole.logits, seen=whole.labels))
+    wanted = calibrate(replace(whole, shipped=whole.logits))
+    assert torch.equal(found.platt.slope[1], wanted.platt.slope[1])
+    assert torch.equal(found.threshold_logit[1], wanted.threshold_logit[1])
+    assert torch.equal(found.auroc_templates, wanted.auroc_templates)
+    assert found.auroc_words.isnan().tolist() == [False, True, False]
+    assert [each is None for each in found.reliability] == [False, True, False]
+    assert "self_mean" not in found.metrics[1]

@@ -1,5 +1,7 @@
 """The study: no fit sees a held carrier, nor a word of the fold that it is measured on."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ from ftw.map.training.study import (
     held_out,
     score_blocks,
 )
-from ftw.map.training.targets import PLAIN, POSITIVE, Targets
+from ftw.map.training.targets import PLAIN, POSITIVE, UNSAID, Targets
 
 N = 240
 
@@ -107,6 +109,27 @@ def test_the_block_that_holds_the_concept_is_chosen() -> None:
     assert best_block(scores) == 5
     assert told == [1, 2]
     assert scores[1].words > 0.95 > scores[0].words
+
+
+def test_a_lens_whose_words_stand_in_one_fold_has_no_figure_about_words() -> None:
+    """Where its words are left out, nothing is left to fit it on: such a fit tells nothing of the lens that ships."""
+    one, all_of = exam(), targets()
+    fold = torch.where(one.home == 2, 1, one.fold)
+    one = replace(one, fold=fold)
+    assert one.taught(all_of).tolist() == [True, True, False]
+    readers = [fit_ridge(one.states.at(5), torch.rand(N, 3)) for _ in range(3)]
+    study = held_out(one, all_of, 5, readers)
+    assert bool((study.labels[:, 2] == UNSAID).all())
+    for figures in (study.per_lens, choice_of(one, all_of, 5, readers)):
+        assert figures.isnan().tolist() == [False, False, True]
+    (score,) = score_blocks(one, all_of, [5], lambda done: None)
+    assert score.per_lens.isnan().tolist() == [False, False, True]
+    assert score.templates > 0.9
+
+
+def test_where_no_word_can_be_held_out_held_carriers_choose_the_block() -> None:
+    none, nan = torch.zeros(1), float("nan")
+    assert best_block([BlockScore(b, nan, nan, v, none, none) for b, v in ((1, 0.7), (2, 0.9), (3, 0.8))]) == 2
 
 
 def test_of_equal_blocks_the_earlier_is_chosen() -> None:

@@ -1,6 +1,7 @@
 """A whole training on a tiny model: what is written opens, what is reported was measured, bad requests are named."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ftw.hat.classifiers.store import load_pack
 from ftw.hat.classifiers.tripole import load_simplexes
 from ftw.hat.steering.table import Directions, load_directions, save_directions
 from ftw.map.registry.concept_pack import ConceptPack
-from ftw.map.registry.concept_record import ConceptRecord, PackRecord, Wordnet
+from ftw.map.registry.concept_record import ConceptRecord, PackRecord
 from ftw.map.registry.lens_pack import open_lens_pack
 from ftw.map.registry.simplex_record import Pole, SimplexRecord
 from ftw.map.training.baselines import random_twin
@@ -22,29 +23,9 @@ from ftw.map.training.train import Part, TrainConfig, merge, train, train_part
 from ftw.substrate.errors import ConfigError, FingerprintMismatch, SiteError
 from ftw.substrate.model import Model, load
 from ftw.substrate.types import Site
+from tests.map.training.small_packs import TREE, concepts
 
-CONFIG = TrainConfig(per_word=3, held_per_word=2, folds=2, fit=FitConfig(epochs=3, batch=64))
-TREE = {"Animal": None, "Bird": "Animal", "Dog": "Animal", "Food": None}
-MEMBERS = {
-    "Animal": "beast brute creature critter",
-    "Bird": "owl hen gull wren crow duck",
-    "Dog": "hound pug collie poodle beagle spitz",
-    "Food": "bread soup cheese rice stew jam",
-}
-
-
-def concepts() -> ConceptPack:
-    records = [
-        ConceptRecord(
-            term=term,
-            layer=0 if parent is None else 1,
-            parent_concepts=[] if parent is None else [parent],
-            definition=f"a {term}",
-            wordnet=Wordnet(pos="n", words={f"{word}.n.01": [word] for word in MEMBERS[term].split()}),
-        )
-        for term, parent in TREE.items()
-    ]
-    return ConceptPack(PackRecord(pack_id="four", version="2.0.0"), records)
+CONFIG = TrainConfig(per_word=3, held_per_word=2, folds=2, fit=FitConfig(epochs=3, batch=512), growth=1)
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +96,9 @@ def test_progress_names_every_stage(model: Model, tmp_path: Path) -> None:
     assert list(dict.fromkeys(stages))[:5] == [
         "reading states",
         "comparing blocks",
-        "fitting block1, fold0",
-        "fitting block1, fold1",
-        "fitting block1, all",
+        "fitting 1 of 3, block1 fold0",
+        "fitting 2 of 3, block1 fold1",
+        "fitting 3 of 3, block1 all",
     ]
 
 
@@ -134,7 +115,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if not file.name.startswith("report")}
 
 
-@pytest.mark.parametrize("stage", ["reading states", "fitting block1, fold1", "fitting the random twin"])
+@pytest.mark.parametrize("stage", ["reading states", "fitting 2 of 3, block1 fold1", "fitting the random twin"])
 def test_a_killed_training_goes_on_and_gives_the_same_pack(
     bare: Path, model: Model, tmp_path: Path, stage: str
 ) -> None:
@@ -161,7 +142,7 @@ def test_a_killed_training_goes_on_and_gives_the_same_pack(
         progress=lambda what, done, of: stages.append(what),
     )
     assert files_of(tmp_path / "p") == files_of(bare)
-    assert ("fitting block1, fold0" in stages) == (stage == "reading states")
+    assert ("fitting 1 of 3, block1 fold0" in stages) == (stage == "reading states")
     assert not (tmp_path / "p.training").exists()
 
 
@@ -188,7 +169,7 @@ def test_shares_on_one_folder_give_the_same_pack(bare: Path, model: Model, tmp_p
         directions=False,
         progress=lambda what, done, of: stages.append(what),
     )
-    assert "fitting block1, all" not in stages
+    assert not [what for what in stages if what.endswith("block1 all")]
     assert files_of(tmp_path / "p") == files_of(bare)
 
 
@@ -229,6 +210,27 @@ def test_separate_lenses_of_every_depth_make_a_pack_too(model: Model, tmp_path: 
     assert {(row.term, row.block) for row in files.rows} == {(t, b) for t in TREE for b in (0, 3)}
     assert any("growth_rounds" in row.metrics for row in files.rows)
     assert not files.blocks[0].is_shared
+
+
+def test_a_pack_without_words_gets_lenses_and_no_figure_about_words(model: Model, tmp_path: Path) -> None:
+    """Each concept is known by its name alone: what leaves it out has nothing to learn the concept from."""
+    records = [ConceptRecord(term=term, layer=0, definition=f"a {term}") for term in ("Bird", "Dog", "Food")]
+    report = train(
+        model,
+        ConceptPack(PackRecord(pack_id="bare", version="1"), records),
+        tmp_path / "p",
+        blocks=[1, 2],
+        config=CONFIG,
+        directions=False,
+    )
+    assert math.isnan(report.words_held.lenses)
+    assert report.templates.lenses > 0.5
+    for row in load_pack(tmp_path / "p").rows:
+        assert (row.auroc_words, row.reliability, row.n_words) == (None, None, 0)
+        assert row.auroc_templates is not None
+        assert row.calibration is not None
+        assert row.calibration.slope > 0
+    assert json.loads((tmp_path / "p" / "report.json").read_text())["words_held"]["lenses"] is None
 
 
 def test_directions_of_another_pack_can_be_taken_over(model: Model, tmp_path: Path) -> None:

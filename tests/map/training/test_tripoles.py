@@ -9,7 +9,7 @@ import torch
 from ftw.hat.classifiers.modules import normalise
 from ftw.map.registry.concept_pack import ConceptPack, bundled_concept_pack
 from ftw.map.registry.concept_record import ConceptRecord, PackRecord
-from ftw.map.registry.simplex_record import SIMPLEXES, Pole, SimplexRecord, read_simplexes
+from ftw.map.registry.simplex_record import SIMPLEXES, Monitoring, Pole, SimplexRecord, read_simplexes
 from ftw.map.training import tripoles
 from ftw.map.training.plan import Plan
 from ftw.map.training.prompts import bundled_carriers
@@ -23,7 +23,10 @@ POLES = [
     Pole(name="neither", words=[f"thing{i}" for i in range(4)]),
     Pole(name="heat", words=[f"heat{i}" for i in range(10)], pos="v"),
 ]
-RECORD = SimplexRecord(name="Warmth", negative=POLES[0], neutral=POLES[1], positive=POLES[2], always_on=True)
+WATCHED = Monitoring(baseline_window=60, alert_threshold=3.5, trend_window=700)
+RECORD = SimplexRecord(
+    name="Warmth", negative=POLES[0], neutral=POLES[1], positive=POLES[2], always_on=True, monitoring=WATCHED
+)
 SPOTS = {"cold": -2.0, "It f": -2.0, "Ice,": -2.0, "heat": 2.0}
 
 
@@ -63,8 +66,26 @@ def test_words_that_no_fit_saw_are_read_at_their_pole(trained: TrainedSimplexes)
     (row,) = trained.rows
     assert row.metrics["f1"] > 0.8
     assert min(row.metrics[f"f1_{pole}"] for pole in ("negative", "neutral", "positive")) > 0.75  # four words or ten
-    assert row.binding.always_on
     assert row.poles == ("cold", "neither", "heat")
+
+
+def test_how_a_simplex_is_to_be_watched_reaches_its_row(trained: TrainedSimplexes) -> None:
+    binding = trained.rows[0].binding
+    assert binding.always_on
+    assert {name: getattr(binding, name) for name in WATCHED.model_dump()} == WATCHED.model_dump()
+
+
+def test_poles_of_three_texts_each_are_trained_though_none_can_be_held_out() -> None:
+    model = load("tiny")
+    poles = [Pole(name=name, examples=[f"{name} {end}" for end in "abc"]) for name in ("low", "level", "high")]
+    record = SimplexRecord(name="Height", negative=poles[0], neutral=poles[1], positive=poles[2])
+    noise = torch.randn(1, 20, model.d_model)
+    plain = States((1,), normalise(noise).half(), torch.ones(1, 20), torch.ones(1, 20))
+    (row,) = train_simplexes(
+        model, [record], bundled_carriers(), plain, lambda b: plain.at(b), primary=1, seed=0, progress=quiet
+    ).rows
+    assert row.temperature == 1.0
+    assert row.metrics["n"] == 0
 
 
 def test_the_poles_lie_where_their_words_lie(trained: TrainedSimplexes) -> None:

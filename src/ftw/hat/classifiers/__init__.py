@@ -4,7 +4,7 @@ from ftw.hat.classifiers.bank import LensBank
 from ftw.hat.classifiers.choice import LensPackFiles, select
 from ftw.hat.classifiers.convert import Parity, convert_pack, parity
 from ftw.hat.classifiers.exchange import Exchanged, export_legacy, import_legacy
-from ftw.hat.classifiers.gate import Gate, GateFit, fit_gate
+from ftw.hat.classifiers.gate import Gate, GateFit, fit_gate, load_gate, save_gate
 from ftw.hat.classifiers.hierarchy import Tree
 from ftw.hat.classifiers.index import (
     Baseline,
@@ -102,6 +102,7 @@ __all__ = [
     "level_of",
     "load_bank",
     "load_classifier",
+    "load_gate",
     "load_pack",
     "load_simplexes",
     "load_trunks",
@@ -114,6 +115,7 @@ __all__ = [
     "read_level",
     "reexpress",
     "save_classifier",
+    "save_gate",
     "save_pack",
     "save_simplexes",
     "save_trunks",

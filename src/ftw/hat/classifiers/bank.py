@@ -66,9 +66,9 @@ class LensBank:
 
         Where all lenses of every block share their first layer, it is computed once and in fp32. Otherwise `dtype` is
         that of the MLPs' weights in memory: fp32 equals the modules to 1e-5, bf16 halves what a step reads, int8
-        (first layer only, a scale per unit) halves it again. With int8 on a CPU, a full scoring computes each state's
-        `refined` highest readings again, in fp32 from the weights as they came, so that their order is exact; the rest
-        is within about a hundredth of a lens's spread. The screen and the calibration are fp32.
+        (first layer only, a scale per unit) halves it again. With bf16 and int8 on a CPU, a full scoring computes each
+        state's `refined` highest readings again, in fp32 from the weights as they came, so that their order is exact;
+        the rest is within about a hundredth of a lens's spread. The calibration is fp32.
 
         With `trunks`, one per block, lenses of their own first layers read what the trunk keeps of a state, not the
         state: a fraction of the work, at the loss in AUROC that was measured when the trunk was fitted.
@@ -100,7 +100,7 @@ class LensBank:
             form = Separate(parts, device, dtype)
         bias = torch.cat([p.screen_b - p.screen_threshold.clamp(min=-_ALWAYS) for p in parts])
         floor = torch.tensor([row.threshold_logit for row in rows])
-        refined = refined if dtype == torch.int8 and device.type == "cpu" else 0
+        refined = refined if dtype != torch.float32 and device.type == "cpu" else 0
         return cls(rows, form, bias.to(device, torch.float32), floor.to(device), refined)
 
     def __len__(self) -> int:
@@ -138,10 +138,12 @@ class LensBank:
         A full scoring reads every lens all the same. Raises UsageError for a gate that does not fit this bank.
         """
         site = Site(gate.block)
-        if isinstance(self._form, Shared) or site not in self.sites or len(gate.branch_of) != len(self):
+        size = (len(gate.branch_of), gate.weight.shape[1])
+        if isinstance(self._form, Shared) or site not in self.sites or size != (len(self), self.d_model):
             raise UsageError(
-                f"a gate of {len(gate.branch_of)} lenses at block {gate.block} does not fit: this bank has {len(self)} "
-                f"at {', '.join(map(str, self.sites))}" + (", which share their first layer" * self.is_shared)
+                f"a gate of {size[0]} lenses of width {size[1]} at block {gate.block} does not fit: this bank has "
+                f"{len(self)} at {', '.join(map(str, self.sites))}, of width {self.d_model}"
+                + (", which share their first layer" * self.is_shared)
             )
         form = self._form.gated(gate, self.sites.index(site))
         return LensBank(self.rows, form, self._bias, self._floor, self._refined)
@@ -156,10 +158,11 @@ class LensBank:
     ) -> Scores:
         """Scores of raw (not yet normalised) states, one row each, at every site of the bank.
 
-        With `full`, of every pair of a state and a lens, a few rows after another such that what lies between the
-        layers takes about `memory` bytes. Otherwise of those that may matter: the pairs that their linear screens let
-        pass, at most `budget` of them (those that clear their screens by most; the rest is counted in
-        `Scores.capped`), or, where lenses share their first layer, exactly the pairs at or above their thresholds.
+        With `full`, of every pair of a state and a lens. Otherwise of those that may matter: the pairs that their
+        linear screens let pass, at most `budget` of them (those that clear their screens by most; the rest is counted
+        in `Scores.capped`), or, where lenses share their first layer, exactly the pairs at or above their thresholds.
+        Rows and pairs are taken some after another, such that beside the states and the scores themselves at most
+        about `memory` bytes are in use, or what one row of lenses needs where that is more.
         Rows may come from one prompt or from many requests: what a row reads does not depend on the others. Raises
         SiteError when a site is missing, UsageError for states of another width.
         """
@@ -171,7 +174,7 @@ class LensBank:
             if isinstance(self._form, Shared):
                 flat, logits, capped = self._form.some(states, self._floor, memory)
             else:
-                flat, logits, capped = self._form.some(states, self._bias, budget)
+                flat, logits, capped = self._form.some(states, self._bias, budget, memory)
             return Scores(flat, logits, rows, self._slope, self._offset, self.terms, capped)
 
     def screen_scores(self, resid: Mapping[Site, Float[Tensor, "row d_model"]]) -> Float[Tensor, "row lens"]:

@@ -10,15 +10,19 @@ state that is not a number opens every branch.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ftw.hat.classifiers.packfile import read_tensors, write_tensors
 from ftw.hat.classifiers.screen import ScreenReport, fit_screen_thresholds, fit_screens, measure_screen
-from ftw.substrate.errors import UsageError
+from ftw.substrate.errors import NumericError, PackError, StorageError, UsageError
 
+GATE = "gate.safetensors"
+_NAMES = ("weight", "bias", "branch_of")
 _ALWAYS = -1
 """The branch of a lens that belongs to none."""
 
@@ -117,3 +121,32 @@ def fit_gate(
     fit = fit_screen_thresholds(scores, best[1::2], zero, recall)
     gate = Gate(block, probes.weight, probes.bias - fit.thresholds, branch_of)
     return GateFit(gate, measure_screen(gate.open(x[1::2]), best[1::2] >= 0))
+
+
+def save_gate(folder: Path, gate: Gate) -> None:
+    """Write a gate beside the lens pack for whose primary lenses it was fitted. Raises NumericError, StorageError."""
+    tensors = {f"block{gate.block}.{name}": getattr(gate, name) for name in _NAMES}
+    write_tensors(folder / GATE, tensors, {"format": "ftw-gate/1"})
+
+
+def load_gate(folder: Path) -> Gate:
+    """The gate beside a lens pack. Raises PackError, NumericError, StorageError."""
+    file = folder / GATE
+    if not file.is_file():
+        raise StorageError(f"{folder} holds no {GATE}: make one with `fit_gate` and `save_gate`")
+    tensors = read_tensors(file)
+    block = next(iter(tensors), "").removeprefix("block").split(".")[0]
+    names = [f"block{block}.{name}" for name in _NAMES]
+    if not block.isdigit() or set(tensors) != set(names):
+        raise PackError(f"{file} holds {', '.join(sorted(tensors)) or 'nothing'}: {', '.join(_NAMES)} of one block")
+    weight, bias, branch_of = (tensors[name] for name in names)
+    branches = len(bias) if bias.ndim == 1 else -1
+    fits = weight.ndim == 2 and len(weight) == branches and branch_of.ndim == 1 and not branch_of.is_floating_point()
+    if not fits or (len(branch_of) and not _ALWAYS <= int(branch_of.min()) <= int(branch_of.max()) < branches):
+        shapes = [list(each.shape) for each in (weight, bias, branch_of)]
+        raise PackError(
+            f"{file}: weight, bias, branch_of are {shapes}: [branch, D], [branch] and a branch (or -1) per lens"
+        )
+    if not bool(weight.isfinite().all() and bias.isfinite().all()):
+        raise NumericError(f"{file}: the gate holds a NaN or an infinity; fit it again")
+    return Gate(int(block), weight.float(), bias.float(), branch_of)

@@ -165,7 +165,7 @@ def read_json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda name: _refuse(file, name))
     except OSError as error:
         raise StorageError(f"{file} cannot be read: {error.strerror}; is this the folder of a lens pack?") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PackError(f"{file} is not valid JSON: {error}") from error
 
 

@@ -130,7 +130,7 @@ class Header:
                 for name, item in entries.items()
                 if name != "__metadata__"
             }
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PackError(f"{source} is not a safetensors file: its header cannot be read; {AGAIN}") from error
         end = 8 + length
         for name, span in sorted(spans.items(), key=lambda each: each[1].start):

@@ -21,7 +21,7 @@ from ftw.hat.classifiers.index import LensRow, read_index, read_info
 from ftw.hat.classifiers.layout import AGAIN, SHARED, Header, Span, level_file, level_of, places
 from ftw.hat.classifiers.lens import ConceptLens
 from ftw.hat.classifiers.modules import MLP
-from ftw.hat.classifiers.quantise import QuantisedRows, dequantise_rows
+from ftw.hat.classifiers.quantise import Int8Tensor, QuantisedRows, dequantise_rows
 from ftw.hat.classifiers.stitch import PAGE, Piece, can_stitch, stitch
 from ftw.hat.classifiers.tensors import LensTensors, shapes
 from ftw.substrate.errors import NumericError, PackError, StorageError, UnknownConcept, UsageError
@@ -321,15 +321,19 @@ def _check_scale(what: str, span: Span, scale: Span | None) -> None:
         raise PackError(f"{what} is {span.dtype}: int8 with scales, or a float")
 
 
-def part_of(raw: Mapping[str, Tensor], block: int, n: int) -> LensTensors:
-    """The weights of `n` lenses of a block from their stored tensors: int8 becomes fp32, bf16 stays."""
+def part_of(raw: Mapping[str, Tensor], block: int, n: int, *, as_stored: bool = False) -> LensTensors:
+    """The weights of `n` lenses of a block from their stored tensors: int8 becomes fp32, bf16 stays.
+
+    With `as_stored`, int8 weights that lenses do not share stay as they are and become fp32 where they are used.
+    """
     prefix = f"block{block}."
     d_model, units = raw[prefix + "screen_w"].shape[-1], raw[prefix + "w3"].shape[-1]
     made: dict[str, Tensor] = {}
     for name, shape in shapes(n, units, d_model).items():
         tensor, scale = raw[prefix + name], raw.get(f"{prefix}{name}_scale")
         if scale is not None:
-            tensor = dequantise_rows(QuantisedRows(tensor, scale))
+            stored, is_own = QuantisedRows(tensor, scale), tensor.shape == _flat(shape)
+            tensor = Int8Tensor(stored) if as_stored and is_own else dequantise_rows(stored)
         if name not in LARGE:
             tensor = tensor.float()
         own = _flat(shape) if tensor.shape == _flat(shape) else shape[1:]

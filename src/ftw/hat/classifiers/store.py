@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ftw.hat.classifiers.bank import LensBank
 from ftw.hat.classifiers.choice import LensPackFiles, Which, in_order, renumbered, select, taken
+from ftw.hat.classifiers.gate import load_gate
 from ftw.hat.classifiers.index import INDEX, PACK, LensRow, PackInfo, check_index, read_index, read_info
 from ftw.hat.classifiers.layout import SHARED, Header, Span, level_file, level_of, levels_of, present, verify_pack
 from ftw.hat.classifiers.modules import HIDDEN
@@ -43,6 +44,7 @@ from ftw.hat.classifiers.packfile import (
 from ftw.hat.classifiers.quantise import quantise_rows
 from ftw.hat.classifiers.stitch import Piece
 from ftw.hat.classifiers.tensors import LensTensors
+from ftw.hat.classifiers.trunk import load_trunks
 from ftw.substrate.errors import FingerprintMismatch, PackError, StorageError
 from ftw.substrate.manifest import canonical_json, write_atomically
 
@@ -103,6 +105,11 @@ def load_pack(folder: Path, levels: Iterable[int] | None = None) -> LensPackFile
     start to its end. Rows count anew where levels are left out. Raises PackError, NumericError, StorageError (a level
     asked for is not there), UsageError (the pack has no such level).
     """
+    return _load(folder, levels, as_stored=False)
+
+
+def _load(folder: Path, levels: Iterable[int] | None, *, as_stored: bool) -> LensPackFiles:
+    """`load_pack`; with `as_stored`, int8 weights keep their bytes and become fp32 only where they are used."""
     levels = None if levels is None else tuple(levels)
     prefetch(folder, levels)
     info, index = read_info(folder), read_index(folder)
@@ -116,7 +123,7 @@ def load_pack(folder: Path, levels: Iterable[int] | None = None) -> LensPackFile
     blocks: dict[int, LensTensors] = {}
     for block in dict.fromkeys(row.block for row in rows):
         own = [row for row in rows if row.block == block]
-        blocks[block] = part_of(raw.tensors | shared, block, len(own))
+        blocks[block] = part_of(raw.tensors | shared, block, len(own), as_stored=as_stored)
         if not raw.finite:
             _complain(folder, own, blocks[block])
         if blocks[block].w1.shape[-1] != info.model.d_model:
@@ -135,15 +142,21 @@ def load_bank(
     dtype: torch.dtype = torch.bfloat16,
     levels: Iterable[int] | None = None,
     which: Which = "primary",
+    trunk: bool = False,
+    gate: bool = False,
 ) -> LensBank:
     """The lenses of a pack, ready to score states of the model with this fingerprint (`Model.fingerprint`).
 
-    One lens per concept, see `select`. Raises FingerprintMismatch where the pack was made for another model, and what
-    `load_pack` and `select` raise.
+    One lens per concept, see `select`. With `trunk`, they read the trunk that lies beside the pack; with `gate`, they
+    stand behind the gate that does. Raises FingerprintMismatch where the pack was made for another model, StorageError
+    where there is no trunk or gate, and what `load_pack`, `select` and `LensBank.gated` raise.
     """
     require_fingerprint(read_info(folder), fingerprint)
-    files = select(load_pack(folder, levels), which)
-    return LensBank.from_tensors(files.blocks, files.rows, device=device, dtype=dtype)
+    trunks = load_trunks(folder) if trunk else None
+    opened = load_gate(folder) if gate else None
+    files = select(_load(folder, levels, as_stored=True), which)
+    bank = LensBank.from_tensors(files.blocks, files.rows, device=device, dtype=dtype, trunks=trunks)
+    return bank if opened is None else bank.gated(opened)
 
 
 def require_fingerprint(info: PackInfo, fingerprint: str) -> None:

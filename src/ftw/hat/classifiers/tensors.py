@@ -108,4 +108,4 @@ def shapes(count: int, units: int, d_model: int) -> dict[str, tuple[int, ...]]:
 
 def _all_alike(w: Tensor) -> bool:
     """Whether all entries along the first axis are equal; stops at the first that is not."""
-    return w.stride(0) == 0 or all(bool(torch.equal(each, w[0])) for each in w[1:])
+    return w.stride(0) == 0 or all(bool(torch.equal(w[at], w[0])) for at in range(1, len(w)))

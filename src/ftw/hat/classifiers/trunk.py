@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ftw.hat.classifiers.packfile import read_tensors, write_tensors
 from ftw.hat.classifiers.tensors import LensTensors
-from ftw.substrate.errors import NumericError, PackError, UsageError
+from ftw.substrate.errors import NumericError, PackError, StorageError, UsageError
 
 TRUNK = "trunk.safetensors"
 _NAMES = ("basis", "mean", "back")
@@ -194,6 +194,8 @@ def save_trunks(folder: Path, trunks: Mapping[int, Trunk]) -> None:
 def load_trunks(folder: Path) -> dict[int, Trunk]:
     """The trunks beside a lens pack by block. Raises PackError, NumericError, StorageError."""
     file = folder / TRUNK
+    if not file.is_file():
+        raise StorageError(f"{folder} holds no {TRUNK}: make one with `ftw lens trunk {folder} --rank N`")
     tensors = read_tensors(file)
     blocks = sorted({name.split(".")[0] for name in tensors})
     numbers = [block.removeprefix("block") for block in blocks]

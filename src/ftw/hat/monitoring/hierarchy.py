@@ -6,6 +6,7 @@ masks on the device that are changed in place, so that a step never waits for th
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 import torch
@@ -67,6 +68,8 @@ class Deployment:
         if info is not None:
             manifest.check_pack(info)
         self.manifest = manifest
+        self.rows = tuple(rows)
+        """The lenses, with the calibrations that the manifest gives them."""
         self.tree = tree or Tree.of(rows)
         self._pack = "" if info is None else f"{info.name} {info.version}"
         self._place = {row.term.casefold(): at for at, row in enumerate(rows)}
@@ -74,7 +77,6 @@ class Deployment:
         self.rows = tuple(
             row.model_copy(update={"calibration": given[at]}) if at in given else row for at, row in enumerate(rows)
         )
-        """The lenses, with the calibrations that the manifest gives them."""
         self._domain = self._domains(domains or {})
         explicit, aperture = manifest.explicit_concepts, manifest.aperture
         self.excluded = self._named(explicit.always_exclude)
@@ -103,7 +105,9 @@ class Deployment:
         """The lens of a concept, by name in any case. Raises UnknownConcept."""
         at = self._place.get(term.casefold())
         if at is None:
-            raise UnknownConcept(f"manifest {self.manifest.manifest_id}: no lens for {term!r} in this pack")
+            near = [self.rows[self._place[name]].term for name in get_close_matches(term.casefold(), self._place, 3)]
+            hint = f"; near it are {', '.join(near)}" if near else ""
+            raise UnknownConcept(f"manifest {self.manifest.manifest_id}: no lens for {term!r} in this pack{hint}")
         return at
 
     def identity(self, at: int) -> str:

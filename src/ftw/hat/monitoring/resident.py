@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ftw.hat.classifiers.forms.slots import Slots, Staged
@@ -27,6 +27,7 @@ from ftw.hat.classifiers.packfile import PackFile, check_finite
 from ftw.hat.classifiers.scores import Scores
 from ftw.hat.classifiers.store import require_fingerprint
 from ftw.hat.classifiers.tensors import LensTensors
+from ftw.hat.monitoring.asked import Asked, lacks, to_host
 from ftw.hat.monitoring.hierarchy import Deployment, Scope
 from ftw.hat.monitoring.manifest import DeploymentManifest, LayerBounds
 from ftw.hat.monitoring.residency import Residency, Tally, groups_of
@@ -43,28 +44,6 @@ _ROWS = 64
 
 _KEPT = 256
 """Scorings whose lacks are remembered where nobody asks for them."""
-
-
-@dataclass(slots=True)
-class _Asked:
-    """What the states of one scoring asked for: on a device it is on its way to the host until the event happens."""
-
-    most: Float[Tensor, " group"]
-    """The highest probability that any state read of each group's parent."""
-    strong: Bool[Tensor, "row group"]
-    """Which states read it strongly enough to ask; once that is decided, only of the groups that were not there."""
-    event: torch.cuda.Event | None
-    lacking: tuple[str, ...] | None = None
-    """The parents of those groups. None: not decided yet."""
-
-    def lack(self, columns: Sequence[int], everywhere: Sequence[bool], parents: Sequence[str]) -> None:
-        """Note which groups were not there, and which of them every state asked for."""
-        self.strong = self.strong[:, list(columns)] | torch.tensor(list(everywhere), dtype=torch.bool)
-        self.lacking = tuple(parents)
-
-    def names(self, row: int) -> tuple[str, ...]:
-        """The concepts whose children one state lacked."""
-        return tuple(term for term, asks in zip(self.lacking or (), self.strong[row].tolist(), strict=True) if asks)
 
 
 @dataclass(slots=True)
@@ -120,13 +99,15 @@ class ResidentBank:
         self.is_shared = bool(self._first)
         width = 0 if self._first else self.d_model
         each = Slots.bytes_of(width, units, dtype)
-        budget -= sum(w.nbytes + b.nbytes for w, b in self._first.values())
-        if budget < each:
-            raise ConfigError(f"a budget of {max(0, budget)} bytes holds no lens: each takes {each} bytes; allow more")
+        once = sum(w.nbytes + b.nbytes for w, b in self._first.values())
+        if budget < once + each:
+            raise ConfigError(
+                f"a budget of {budget} bytes holds no lens: each takes {each} bytes, what all share {once}; allow more"
+            )
         groups = groups_of(self.deployment, self.scope.openable if dynamic.enabled else ())
         self._residency = Residency(
             groups,
-            min(budget // each, sum(len(group.places) for group in groups)),
+            min((budget - once) // each, sum(len(group.places) for group in groups)),
             admit=dynamic.parent_threshold,
             release=dynamic.unload_threshold,
             cooldown=dynamic.cooldown_ticks,
@@ -145,9 +126,9 @@ class ResidentBank:
         parents = [groups[number].parent for number in self._groups_with_parent]
         self._parents = torch.tensor(parents, dtype=torch.int64, device=self.device)
         self._lacking: tuple[str, ...] = ()
-        self._asked: _Asked | None = None
+        self._asked: Asked | None = None
         """The last scoring's, until it is decided."""
-        self._kept: list[_Asked] = []
+        self._kept: list[Asked] = []
         self._lay()
         for number in self._residency.start():
             self._fetch(number)
@@ -186,17 +167,7 @@ class ResidentBank:
         Asking for it waits until the row's readings are on the host.
         """
         kept, self._kept = self._kept, []
-
-        def of(row: int) -> tuple[str, ...]:
-            for asked in kept:
-                if row < len(asked.strong):
-                    if asked.lacking is None:
-                        self._decide()
-                    return asked.names(row)
-                row -= len(asked.strong)
-            raise UsageError("there is no such row among these scorings")
-
-        return of
+        return lambda row: lacks(kept, row, self._decide)
 
     @property
     def tally(self) -> Tally:
@@ -316,10 +287,10 @@ class ResidentBank:
         p = torch.sigmoid(logits.index_select(1, at) * self._slope[at] + self._offset[at])
         most, strong, event = p.amax(0) if len(p) else p.new_zeros(len(at)), p >= self._admit, None
         if p.is_cuda:
-            most, strong = _to_host(most), _to_host(strong)
+            most, strong = to_host(most), to_host(strong)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
-        self._asked = _Asked(most, strong, event)
+        self._asked = Asked(most, strong, event)
         self._kept = [*self._kept[-_KEPT:], self._asked]
 
     def _decide(self) -> None:
@@ -404,8 +375,3 @@ class ResidentBank:
             if own:
                 lenses, slots = torch.tensor([own, [self._slot[at] for at in own]], device=self.device)
                 self._layout.append((site, lenses, slots))
-
-
-def _to_host(values: Tensor) -> Tensor:
-    """A tensor that is being copied to the host."""
-    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)

@@ -16,14 +16,14 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ftw.map.meld.diff import PackDiff, diff_packs
-from ftw.map.meld.draft import Draft
+from ftw.map.meld.draft import Draft, followed
 from ftw.map.meld.impact import PENDING, Impact, PendingTraining, impact_of, pending_of
 from ftw.map.meld.operations import Merge, Split
 from ftw.map.meld.policy import Protection
 from ftw.map.meld.rules import VERSION
 from ftw.map.meld.validate import Finding, Verdict
 from ftw.map.registry.concept_pack import ConceptPack
-from ftw.map.registry.concept_record import Hierarchy, PackRecord, read_record
+from ftw.map.registry.concept_record import Hierarchy, PackRecord, bare, read_record
 from ftw.map.registry.simplex_record import SIMPLEXES
 from ftw.substrate.errors import PackError, StorageError
 
@@ -165,11 +165,24 @@ def _fill(folder: Path, melded: Melded, source: Path, pending: PendingTraining) 
             shutil.copy2(file, folder / file.name)
     old = read_record(Hierarchy, source / "hierarchy.json")
     if old.steering_targets is not None:
-        kept = melded.pack.hierarchy().model_copy(update={"steering_targets": old.steering_targets})
+        targets = _renamed(old.steering_targets, melded.replaced)
+        kept = melded.pack.hierarchy().model_copy(update={"steering_targets": targets})
         _json(folder / "hierarchy.json", kept.model_dump(mode="json", exclude_defaults=True))
     _json(folder / PENDING, pending.model_dump(mode="json"))
     if melded.replaced or melded.diff.moved or melded.diff.deprecated:
         _json(folder / MIGRATION, migration(melded))
+
+
+def _renamed(value: JsonValue, replaced: Mapping[str, tuple[str, ...]]) -> JsonValue:
+    """A JSON value in which concepts that are gone, as keys too, are called what stands first in their place."""
+    if isinstance(value, str):
+        term = str(bare(value))
+        return followed(term, replaced)[0] if term in replaced else value
+    if isinstance(value, list):
+        return [_renamed(each, replaced) for each in value]
+    if isinstance(value, dict):
+        return {str(_renamed(key, replaced)): _renamed(each, replaced) for key, each in value.items()}
+    return value
 
 
 def migration(melded: Melded) -> dict[str, JsonValue]:

@@ -120,12 +120,12 @@ class Draft:
         """Terms with those that are gone replaced by what stands instead."""
         if not any(term in self.replaced for term in terms):
             return terms
-        now = [each for term in terms for each in _followed(term, self.replaced)]
+        now = [each for term in terms for each in followed(term, self.replaced)]
         return [term for term in dict.fromkeys(now) if term != but]
 
 
-def _followed(term: str, replaced: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+def followed(term: str, replaced: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """What a term is now, through several replacements."""
     if term not in replaced:
         return (term,)
-    return tuple(each for one in replaced[term] for each in _followed(one, replaced))
+    return tuple(each for one in replaced[term] for each in followed(one, replaced))

@@ -18,6 +18,7 @@ from ftw.map.meld.protection import Assessment
 from ftw.map.meld.request import Candidate, MeldRequest, SimplexBinding
 from ftw.map.meld.simplexes import simplex_name, simplex_of
 from ftw.map.registry.concept_pack import ConceptPack
+from ftw.map.registry.concept_record import DEEPEST
 
 VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 """Versions that a meld counts on from: major.minor.patch."""
@@ -90,7 +91,7 @@ class Setting:
     @cached_property
     def canonical(self) -> Mapping[str, str]:
         """The pack's concepts by the synset that they are; of two with one synset the first."""
-        records = reversed(self.pack.records.items())
+        records = reversed(list(self.pack.records.items()))
         return {record.wordnet.canonical_synset: term for term, record in records if record.wordnet.canonical_synset}
 
     def above(self, term: str) -> Iterator[str]:
@@ -228,6 +229,11 @@ def _letters(term: str) -> str:
     return re.sub(r"[\s_-]+", "", term).lower()
 
 
+def is_term(term: str) -> bool:
+    """Whether a concept may be called so."""
+    return TERM.fullmatch(term) is not None and len(term) <= LONGEST
+
+
 def _term(term: str) -> Iterator[Finding]:
     if TERM.fullmatch(term) is None:
         told = "is no term: letters, digits, blanks and _ - . ' are, and it begins with a letter or digit"
@@ -264,6 +270,9 @@ def _parents(setting: Setting, candidate: Candidate) -> Iterator[Finding]:
 def _level(setting: Setting, candidate: Candidate) -> Iterator[Finding]:
     """A level is the parent's plus one. A hint that contradicts another hint of the meld is an error, others warn."""
     hint, above = candidate.layer_hint, list(setting.above(candidate.term))
+    if len(above) > DEEPEST:
+        told = f"would stand on level {len(above)}: a tree has {DEEPEST} at most"
+        yield Finding("error", "level", candidate.term, told)
     if hint is None or not above or candidate.role == "simplex":
         return
     parent = setting.candidates.get(above[0])

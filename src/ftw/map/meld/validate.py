@@ -13,7 +13,7 @@ from ftw.map.meld.perform import obstacles, perform, record_of
 from ftw.map.meld.policy import Policy, policy_of
 from ftw.map.meld.protection import Assessment, assess, parents_named
 from ftw.map.meld.request import Candidate, MeldRequest
-from ftw.map.meld.rules import Finding, Kind, Setting, candidate_findings, made_findings, request_findings
+from ftw.map.meld.rules import Finding, Kind, Setting, candidate_findings, is_term, made_findings, request_findings
 from ftw.map.meld.simplexes import simplexes_of
 from ftw.map.registry.concept_pack import ConceptPack
 
@@ -86,7 +86,7 @@ def _candidates(setting: Setting, protection: Assessment, draft: Draft) -> list[
         attached.setdefault(point.candidate_concept, []).append(point.target)
     for candidate in setting.request.candidates:
         findings += candidate_findings(setting, candidate, protection)
-        if candidate.role == "simplex" or candidate.term in draft:
+        if candidate.role == "simplex" or candidate.term in draft or not is_term(candidate.term):
             continue
         parents = setting.parents[candidate.term]
         record = record_of(candidate, setting.request.meld_request_id, parents, attached.get(candidate.term, ()))

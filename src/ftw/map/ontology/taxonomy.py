@@ -9,6 +9,7 @@ The rule of the file: the same nodes, roots and limits give the same tree, whate
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from ftw.substrate.errors import ConfigError, UsageError
 
@@ -95,7 +96,9 @@ class Taxonomy:
         """
         unknown = [root for root in roots if root not in self.nodes]
         if unknown or not roots:
-            raise UsageError(f"no such root: {', '.join(unknown) or 'none named'}; a root is a key of the taxonomy")
+            near = [name for root in unknown for name in get_close_matches(root, self.nodes, n=3, cutoff=0.5)]
+            hint = f"; nearest: {', '.join(dict.fromkeys(near))}" if near else "; a root is a key of the taxonomy"
+            raise UsageError(f"no such root: {', '.join(unknown) or 'none named'}{hint}")
         parent, order = self._reach(roots)
         mass, words = self._sums(parent, order, limits)
         kept = self._grown(roots, parent, mass, words, limits)

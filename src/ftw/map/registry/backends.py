@@ -78,7 +78,9 @@ SHORT = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def split_revision(text: str) -> tuple[str, str | None]:
-    """A source and the revision behind its last `@`; an `@` before a `/` or `:` belongs to the address."""
+    """A source and the revision behind its last `@`; one before a `/` or `:`, or in a folder's name, is no revision."""
+    if is_folder(text) and folder_at(text).is_dir():
+        return text, None
     head, at, tail = text.rpartition("@")
     return (head, tail) if at and tail and not re.search(r"[/:]", tail) else (text, None)
 
@@ -86,6 +88,16 @@ def split_revision(text: str) -> tuple[str, str | None]:
 def is_source(text: str) -> bool:
     """Whether a text is an address, and not a pack's bare name."""
     return bool(re.match(r"(hf:|file:|git\+|[./~])", text)) or "/" in text
+
+
+def is_folder(text: str) -> bool:
+    """Whether a source is a folder on this machine."""
+    return text.startswith("file:") or bool(re.match(r"[./~]", text)) or Path(text).is_dir()
+
+
+def folder_at(text: str) -> Path:
+    """The folder that `file:/folder`, `file:///folder` or a plain path names, absolute."""
+    return Path(re.sub(r"^file:(//(?=/))?", "", text)).expanduser().absolute()
 
 
 def open_backend(text: str, *, work: Path) -> Backend:
@@ -104,9 +116,8 @@ def open_backend(text: str, *, work: Path) -> Backend:
         return HubBackend(found["repo"])
     if text.startswith("hf:"):
         raise ConfigError(f"{text} is no repository on the hub: write hf://organisation/name")
-    if text.startswith("file:") or re.match(r"[./~]", text) or Path(text).is_dir():
-        path = Path(re.sub(r"^file:(//(?=/))?", "", text)).expanduser().absolute()
-        return FolderBackend(path)
+    if is_folder(text):
+        return FolderBackend(folder_at(text))
     if SHORT.fullmatch(text):
         return HubBackend(text)
     raise ConfigError(f"{text} is no source: write hf://org/name, a folder, or git+https://host/name.git")

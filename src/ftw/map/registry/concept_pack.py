@@ -279,11 +279,17 @@ def _sound(places: Mapping[str, Path], records: Iterable[ConceptRecord]) -> dict
 def _agree(file: Path, hierarchy: Hierarchy, records: Mapping[str, ConceptRecord]) -> None:
     """Raises PackError where hierarchy.json and the records tell different parents."""
     edges = {term: parent for term, record in records.items() if (parent := _parent(record)) is not None}
-    listed = {child: parent for parent, children in hierarchy.parent_to_children.items() for child in children}
+    listed: dict[str, str] = {}
+    for parent, children in hierarchy.parent_to_children.items():
+        for child in children:
+            if listed.setdefault(child, parent) != parent:
+                raise PackError(f"{file}: parent_to_children gives {child} two parents, {listed[child]} and {parent}")
     for field, told in (("child_to_parent", hierarchy.child_to_parent), ("parent_to_children", listed)):
         for term in sorted(told.keys() ^ edges.keys()) or sorted(t for t in told if told[t] != edges[t]):
             said, recorded = told.get(term, "no parent"), edges.get(term, "no parent")
             raise PackError(f"{file}: {field} gives {term} {said}, its record gives it {recorded}")
+    for term in sorted(set(hierarchy.root_concepts) - (records.keys() - edges.keys())):
+        raise PackError(f"{file}: root_concepts names {term}, which is no root of the records")
 
 
 def _place(places: Mapping[str, Path], record: ConceptRecord) -> str:

@@ -18,6 +18,10 @@ KEY_WITH_LEVEL = re.compile(r"^(.*):\d+$")
 """Published hierarchies write `Name:level` where a term is meant."""
 
 
+DEEPEST = 99
+"""The last level that a tree may have."""
+
+
 class Lenient(Strict):
     """A part of a record in which packs in the field write null for what is empty."""
 
@@ -94,7 +98,7 @@ class ConceptRecord(Lenient):
     role: Literal["concept", "category", "behavioral"] = "concept"
     parent_concepts: list[str] = Field(default_factory=list, max_length=1)
     """None for a root, else exactly one."""
-    layer: int = Field(ge=0)
+    layer: int = Field(ge=0, le=DEEPEST)
     """The level: 0 for a root, else the parent's plus one."""
     domain: str = ""
     definition: str = Field(min_length=1)
@@ -110,6 +114,13 @@ class ConceptRecord(Lenient):
     is_category_lens: bool = False
     child_count: int = Field(default=0, ge=0)
     meld_source: str | None = None
+
+    @field_validator("term")
+    @classmethod
+    def _names_a_file(cls, term: str) -> str:
+        if not term.isprintable() or "/" in term or "\\" in term or term.startswith("."):
+            raise ValueError("a term names a file: no slashes, no control characters, no dot in front")
+        return term
 
     @field_validator("definition")
     @classmethod

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from ftw.map.registry.backends import Backend, Dropped, RemoteFile
@@ -48,7 +49,7 @@ class Counter:
             self._tell(self._what, min(self._done, self.total), self.total)
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """Another file failed."""
 
 
@@ -65,16 +66,21 @@ def fetch(
 
     Raises RemoteError where the source stalls or refuses, PackError where a file is not what it lists, StorageError.
     """
+    side_by_side([partial(_one, backend, commit, file, staging, counter, pause) for file in files], counter)
+
+
+def side_by_side(jobs: Sequence[Callable[[], None]], counter: Counter) -> None:
+    """Runs jobs eight at a time; once one fails, or the person interrupts, the others stop at their next chunk."""
     with ThreadPoolExecutor(WORKERS) as pool:
-        jobs = [pool.submit(_one, backend, commit, file, staging, counter, pause) for file in files]
-        done, rest = wait(jobs, return_when=FIRST_EXCEPTION)
-        if any(job.exception() for job in done):
-            counter.stopped.set()
-            for job in rest:
-                job.cancel()
-    failed = [job.exception() for job in jobs if not job.cancelled() and job.exception()]
-    for error in sorted(failed, key=lambda each: isinstance(each, _Stopped)):
-        assert error is not None  # filtered above
+        running = [pool.submit(job) for job in jobs]
+        try:
+            wait(running, return_when=FIRST_EXCEPTION)
+        finally:
+            if not all(each.done() for each in running):
+                counter.stopped.set()
+                pool.shutdown(cancel_futures=True)
+    failed = [error for each in running if not each.cancelled() and (error := each.exception()) is not None]
+    for error in sorted(failed, key=lambda each: isinstance(each, Stopped)):
         raise error
 
 
@@ -82,7 +88,7 @@ def _one(
     backend: Backend, commit: str, file: RemoteFile, staging: Path, counter: Counter, pause: Callable[[float], None]
 ) -> None:
     target = place(staging, file)
-    if target.is_file() and target.stat().st_size == file.size:
+    if is_here(target, file):
         counter.add(file.size, received=False)
         return
     part = target.with_name(target.name + ".part")
@@ -113,11 +119,8 @@ def _fill(
     while (start := part.stat().st_size) < file.size:
         try:
             with on_disk(part), part.open("ab") as stream:
-                for chunk in backend.stream(commit, file, start, file.size):
-                    if counter.stopped.is_set():
-                        raise _Stopped
+                for chunk in pieces(backend, commit, file, start, file.size, counter):
                     stream.write(chunk)
-                    counter.add(len(chunk))
         except Dropped as error:
             tries = 1 if part.stat().st_size > start else tries + 1
             if tries >= TRIES:
@@ -125,6 +128,24 @@ def _fill(
                     f"{error}, {TRIES} times in a row. What came so far is kept: repeat the command to go on"
                 ) from error
             pause(min(8.0, 2.0 ** (tries - 1)))
+
+
+def pieces(backend: Backend, commit: str, file: RemoteFile, start: int, stop: int, counter: Counter) -> Iterator[bytes]:
+    """The bytes [start, stop) of a file, counted as they come. Raises Dropped where they end early, Stopped."""
+    for chunk in backend.stream(commit, file, start, stop):
+        if counter.stopped.is_set():
+            raise Stopped
+        yield chunk
+        start += len(chunk)
+        counter.add(len(chunk))
+    if start < stop:
+        raise Dropped(f"{backend.source} ended {file.path} at {start} of {stop} bytes")
+
+
+def is_here(file: Path, listed: RemoteFile) -> bool:
+    """Whether a file lies there and is what a source lists: what was staged may have been changed since."""
+    with on_disk(file):
+        return file.is_file() and matches(file, listed)
 
 
 def matches(file: Path, listed: RemoteFile) -> bool:

@@ -5,12 +5,12 @@ The rule of the file: a folder that is written to shows the old pack or the new 
 
 import shutil
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from ftw.map.registry.backends import RemoteFile, Upload
-from ftw.map.registry.content import CHUNK, FileRecord, digest_of, identify, scan
-from ftw.map.registry.swap import fresh_folder, swap_in
+from ftw.map.registry.content import CHUNK, FileRecord, digest_of, identify, paths_in, scan
+from ftw.map.registry.swap import fresh_folder, mend, swap_in
 from ftw.substrate.errors import NotThere, PackError, RemoteError, StorageError, UsageError
 
 
@@ -69,15 +69,10 @@ class FolderBackend:
                 raise UsageError(f"{self.root} is not empty and holds no pack: push into a new folder") from error
         try:
             self.root.parent.mkdir(parents=True, exist_ok=True)
-            fresh = fresh_folder(self.root)
-            if self.root.is_dir() and not upload.is_whole:
-                shutil.copytree(self.root, fresh, dirs_exist_ok=True)
-            for path in upload.paths:
-                (fresh / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(upload.folder / path, fresh / path)
-            for path, data in upload.extra.items():
-                (fresh / path).write_bytes(data)
-            swap_in(fresh, self.root)
+            mend(self.root)
+            with fresh_folder(self.root) as fresh:
+                self._fill(fresh, upload)
+                swap_in(fresh, self.root)
         except OSError as error:
             raise StorageError(
                 f"{self.root} cannot be written: {error.strerror or error}; check space and rights"
@@ -85,6 +80,23 @@ class FolderBackend:
         self.__dict__.pop("_records", None)
         return self.commit(None)
 
+    def _fill(self, fresh: Path, upload: Upload) -> None:
+        """What is to lie at `root`: the pack, and what else is there (a .git, say). Raises PackError for a link."""
+        if self.root.is_dir():
+            parts = {*paths_in(self.root)}
+            leave = partial(_among, self.root, parts if upload.is_whole else parts & {*upload.paths, *upload.extra})
+            shutil.copytree(self.root, fresh, dirs_exist_ok=True, symlinks=True, ignore=leave)
+        for path in upload.paths:
+            (fresh / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(upload.folder / path, fresh / path)
+        for path, data in upload.extra.items():
+            (fresh / path).write_bytes(data)
+
     @cached_property
     def _records(self) -> dict[str, FileRecord]:
         return scan(self.root)
+
+
+def _among(root: Path, paths: set[str], folder: str, names: list[str]) -> set[str]:
+    """Those of a folder's names that are among these paths below `root`."""
+    return {name for name in names if (Path(folder) / name).relative_to(root).as_posix() in paths}

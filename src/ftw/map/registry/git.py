@@ -67,7 +67,7 @@ class GitBackend:
         """The tree of a commit, fetched with its objects. Raises PackError for a link among them."""
         out = self._run("ls-tree", "-r", "-l", "-z", self._fetched(commit), repo=self._bare)
         found: list[RemoteFile] = []
-        for line in filter(None, out.decode().split("\0")):
+        for line in filter(None, out.decode(errors="surrogateescape").split("\0")):
             what, _, path = line.partition("\t")
             mode, kind, blob, size = what.split()
             if is_part(path) and (mode == "120000" or kind != "blob"):
@@ -99,29 +99,44 @@ class GitBackend:
 
     def push(self, upload: Upload) -> str:
         """One commit on the branch that HEAD names (`main` in an empty repository), and a tag for the version."""
-        work = Path(tempfile.mkdtemp(prefix=".git-push-", dir=_made(self._work)))
+        repo = Path(tempfile.mkdtemp(prefix=".git-push-", dir=_made(self._work)))
         try:
-            self._run("clone", "--quiet", "--depth", "1", "--", self.url, str(work))
-            branch = self._run("symbolic-ref", "--short", "HEAD", repo=work).decode().strip() or "main"
-            if upload.is_whole:
-                self._run("rm", "-rq", "--ignore-unmatch", ".", repo=work)
-            for path in upload.paths:
-                (work / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(upload.folder / path, work / path)
-            for path, data in upload.extra.items():
-                (work / path).write_bytes(data)
-            self._run("add", "-A", repo=work)
+            self._run("clone", "--quiet", "--bare", "--depth", "1", "--", self.url, str(repo))
+            branch = self._run("symbolic-ref", "--short", "HEAD", repo=repo).decode().strip() or "main"
+            parent = self._run("rev-parse", "-q", "--verify", "HEAD", repo=repo, may_fail=True).decode().strip()
+            if parent:
+                self._run("read-tree", parent, repo=repo)
+            there = self._run("ls-files", "-z", repo=repo).decode(errors="surrogateescape").split("\0")
+            gone = [path for path in there if upload.is_whole and path and is_part(path)]
+            lines = [f"0 {'0' * len(parent)}\t{path}\0" for path in gone]
+            lines += [f"100644 {blob}\t{path}\0" for path, blob in self._stored(upload, repo).items()]
+            self._run(
+                "update-index", "-z", "--index-info", repo=repo, data="".join(lines).encode(errors="surrogateescape")
+            )
+            tree = self._run("write-tree", repo=repo).decode().strip()
             who = ("-c", "user.name=ftw", "-c", "user.email=ftw@localhost", "-c", "commit.gpgsign=false")
-            self._run(*who, "commit", "-q", "--allow-empty", "-m", upload.message, repo=work)
-            refs = [f"HEAD:refs/heads/{branch}"]
-            refs += [f"HEAD:refs/tags/v{upload.version}"] if upload.is_whole else []
-            self._run("push", "-q", "--atomic", "origin", *refs, repo=work)
-            return self._run("rev-parse", "HEAD", repo=work).decode().strip()
+            above = ("-p", parent) if parent else ()
+            made = self._run(*who, "commit-tree", tree, *above, "-m", upload.message, repo=repo).decode().strip()
+            refs = [f"{made}:refs/heads/{branch}"]
+            refs += [f"{made}:refs/tags/v{upload.version}"] if upload.is_whole else []
+            self._run("push", "-q", "--atomic", "--", self.url, *refs, repo=repo)
+            return made
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(repo, ignore_errors=True)
+
+    def _stored(self, upload: Upload, repo: Path) -> dict[str, str]:
+        """The blob of each file, once git has its bytes: as they are, whatever attributes and links are there."""
+        whole = "\n".join(str((upload.folder / path).absolute()) for path in upload.paths)
+        hashing = ("hash-object", "-w", "--no-filters")
+        blobs = self._run(*hashing, "--stdin-paths", repo=repo, data=whole.encode()).decode().split()
+        extra = {
+            path: self._run(*hashing, "--stdin", repo=repo, data=data).decode().strip()
+            for path, data in upload.extra.items()
+        }
+        return dict(zip(upload.paths, blobs, strict=True)) | extra
 
     def _refs(self) -> dict[str, str]:
-        lines = self._run("ls-remote", "--", self.url).decode().splitlines()
+        lines = self._run("ls-remote", "--", self.url).decode(errors="replace").splitlines()
         return {name: sha for sha, _, name in (line.partition("\t") for line in lines)}
 
     def _fetched(self, commit: str) -> str:
@@ -134,13 +149,14 @@ class GitBackend:
             self._run("fetch", "-q", "--depth", "1", "--", self.url, commit, repo=self._bare)
         return commit
 
-    def _run(self, *words: str, repo: Path | None = None, may_fail: bool = False) -> bytes:
+    def _run(self, *words: str, repo: Path | None = None, may_fail: bool = False, data: bytes | None = None) -> bytes:
         where = ("-C", str(repo)) if repo else ()
         limits = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30")
         try:
             done = subprocess.run(
                 ["git", *where, *limits, *words],
                 capture_output=True,
+                input=data,
                 timeout=PATIENCE_S,
                 env=_environment(),
                 check=False,
@@ -151,7 +167,8 @@ class GitBackend:
             raise RemoteError(f"{self.url} did not answer git within {PATIENCE_S:.0f} s: try again") from error
         if done.returncode and not may_fail:
             said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-            raise RemoteError(f"git {words[0]} of {self.url} failed: {said[-1]}. Check the address and your rights")
+            verb = next(word for word in words if not word.startswith("-") and "=" not in word)
+            raise RemoteError(f"git {verb} of {self.url} failed: {said[-1]}. Check the address and your rights")
         return done.stdout
 
 

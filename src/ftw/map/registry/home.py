@@ -41,20 +41,20 @@ class Home:
 
     def state(self) -> State:
         """What is recorded, after anything that was cut off has been put right."""
-        if self._is_unsettled():
-            with self.locked():
-                pass
+        self._put_right()
         return read_state(self.folder)
 
     def find(self, name: str) -> str | None:
         """The name on disk of an installed pack, however it is spelled; None where it is not there."""
-        for each in self.names():
-            if each == name:
-                return each
-        return next((each for each in self.names() if key_of(each) == key_of(name)), None)
+        there = self.names()
+        return name if name in there else next((each for each in there if key_of(each) == key_of(name)), None)
 
     def names(self) -> list[str]:
-        """Every pack that is there, recorded or not."""
+        """Every pack that is there, recorded or not, after anything that was cut off has been put right."""
+        self._put_right()
+        return self._folders()
+
+    def _folders(self) -> list[str]:
         if not self.folder.is_dir():
             return []
         return sorted(
@@ -93,16 +93,18 @@ class Home:
             raise StorageError(f"{target} cannot be put in place: {told(error)}") from error
         return target
 
-    def _is_unsettled(self) -> bool:
-        entries = any((self.folder / name / ENTRY).is_file() for name in self.names())
-        return entries or bool(unmended(self.folder))
+    def _put_right(self) -> None:
+        entries = any((self.folder / name / ENTRY).is_file() for name in self._folders())
+        if entries or unmended(self.folder):
+            with self.locked():
+                pass
 
     def _settle(self) -> None:
         """Ends what a killed process began. The lock must be held."""
         try:
             for target in unmended(self.folder):
                 mend(target)
-            for name in self.names():
+            for name in self._folders():
                 file = self.folder / name / ENTRY
                 if file.is_file():
                     self.record(name, Entry.model_validate_json(file.read_bytes()))

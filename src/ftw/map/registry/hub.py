@@ -111,7 +111,8 @@ class HubBackend:
         disable_progress_bars()
         with self._told("a push", is_push=True), _patience(PUSH_PATIENCE_S):
             self.api.create_repo(self.repo, exist_ok=True)
-            there = {file.path for file in self.files(self.commit(None))}
+            newest = self.commit(None)
+            there = {file.path for file in self.files(newest)}
             keep = {*upload.paths, *upload.extra}
             gone = sorted(path for path in there - keep if is_part(path)) if upload.is_whole else []
             operations: list[CommitOperationAdd | CommitOperationDelete] = [
@@ -119,7 +120,9 @@ class HubBackend:
                 *(CommitOperationAdd(path, data) for path, data in upload.extra.items()),
                 *(CommitOperationDelete(path, is_folder=False) for path in gone),
             ]
-            made = self.api.create_commit(self.repo, operations=operations, commit_message=upload.message)
+            made = self.api.create_commit(
+                self.repo, operations=operations, commit_message=upload.message, parent_commit=newest
+            )
             if upload.is_whole:
                 self.api.create_tag(self.repo, tag=f"v{upload.version}", revision=made.oid, exist_ok=True)
         return made.oid
@@ -159,6 +162,8 @@ class HubBackend:
             return RemoteError(f"{self._at} answers 401: it is private, does not exist, or the token is wrong; {token}")
         if status == 403:
             return RemoteError(f"{self._at} answers 403: this token has no right to it; {token}")
+        if status == 412 and is_push:
+            return RemoteError(f"{self._at} got another push meanwhile (412): look at it, then push again")
         if isinstance(error, RepositoryNotFoundError):
             return NotThere(
                 f"{self._at} does not exist (404): check the name and FTW_HUB_ORG; if it is private, {token}"

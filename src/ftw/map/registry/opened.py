@@ -59,14 +59,7 @@ def open_files(folder: Path, levels: tuple[int, ...] | None) -> LensPackFiles:
 def open_one(folder: Path, concept: str, level: int | None) -> OpenedLens:
     """The lens of one concept, in any case, with or without blanks. Raises UnknownConcept, NotThere, PackError."""
     _current(folder)
-    rows = read_index(folder)
-    wanted = _key(concept)
-    own = tuple(row for row in rows if _key(row.term) == wanted)
-    if not own:
-        near = get_close_matches(wanted, {_key(row.term): row for row in rows}, n=NEAREST, cutoff=0.5)
-        names = {_key(row.term): row.term for row in rows}
-        told = ", ".join(names[key] for key in near) or ", ".join(row.term for row in rows[:NEAREST])
-        raise UnknownConcept(f"{folder.name} has no lens of {concept}; the nearest are {told}")
+    own = _rows_of(folder, concept)
     at = level_of(own[0])
     if level is not None and at != level:
         raise UnknownConcept(f"{own[0].term} is on level {at} of {folder.name}, not on level {level}")
@@ -77,6 +70,25 @@ def open_one(folder: Path, concept: str, level: int | None) -> OpenedLens:
     file = open_level(folder, at)
     modules = {row.block: file.lens(row.term, row.block).module() for row in own}
     return OpenedLens(own[0].term, own, modules)
+
+
+def levels_with(folder: Path, concept: str) -> tuple[int, ...]:
+    """The level that the lens of a concept is on. Raises UnknownConcept, PackError."""
+    _current(folder)
+    return (level_of(_rows_of(folder, concept)[0]),)
+
+
+def _rows_of(folder: Path, concept: str) -> tuple[LensRow, ...]:
+    """The rows of a concept. Raises UnknownConcept with the nearest."""
+    rows = read_index(folder)
+    wanted = _key(concept)
+    own = tuple(row for row in rows if _key(row.term) == wanted)
+    if not own:
+        near = get_close_matches(wanted, {_key(row.term): row for row in rows}, n=NEAREST, cutoff=0.5)
+        names = {_key(row.term): row.term for row in rows}
+        told = ", ".join(names[key] for key in near) or ", ".join(row.term for row in rows[:NEAREST])
+        raise UnknownConcept(f"{folder.name} has no lens of {concept}; the nearest are {told}")
+    return own
 
 
 def _current(folder: Path) -> None:

@@ -20,6 +20,8 @@ HEADER_GUESS = 1 << 16
 """Bytes that are asked for first: most headers fit."""
 GAP = 1 << 16
 """Unchanged bytes between two changed stretches that are fetched along rather than asked around."""
+LARGEST_INDEX = 256 << 20
+"""Bytes of an index.json that is read into memory before it is fetched; a larger one means a whole pull."""
 WORTH_IT = 0.8
 """Share of a file above which it is fetched whole."""
 
@@ -99,7 +101,7 @@ def make_plan(
     missing = [file for file in files if file.path not in kept]
     removed = tuple(sorted(here.keys() - {file.path for file in files}))
     index = next((file for file in missing if file.path == INDEX), None)
-    if index is None or INDEX not in here:
+    if index is None or INDEX not in here or index.size > LARGEST_INDEX:
         return Plan(keep, tuple(missing), removed=removed)
     try:
         old = read_index(folder)
@@ -167,6 +169,8 @@ def _patch(
     """How to make a level file of the old one; None where fetching it whole is as good."""
     head = read_bytes(backend, commit, file, 0, min(HEADER_GUESS, file.size))
     length = 8 + struct.unpack("<Q", head[:8])[0] if len(head) >= 8 else 0
+    if length > LARGEST_INDEX:
+        raise PackError(f"{file.path} of {backend.source} has a header of {length} bytes: it is damaged there")
     if length > len(head):
         head += read_bytes(backend, commit, file, len(head), min(length, file.size))
     after = Header.parse(head, f"{file.path} of {backend.source}")

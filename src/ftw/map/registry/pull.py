@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ftw.map.registry.backends import Backend, RemoteFile, find_commit, open_backend, split_revision
 from ftw.map.registry.content import FileRecord, Identity, check, digest_of, record_of, scan
-from ftw.map.registry.fetch import Counter, Tell, fetch, place
+from ftw.map.registry.fetch import Counter, Tell, fetch, is_here, place
 from ftw.map.registry.ground import Ground
 from ftw.map.registry.home import Home, remove, told
 from ftw.map.registry.lockfile import Pin
@@ -95,7 +95,7 @@ def look(ground: Ground, wish: Wish, work: Path) -> Found:
     entry = home.state().packs.get(installed) if installed else None
     free = wish.update or wish.version or wish.revision or wish.source
     pin = None if free else ground.lock().pin(wish.kind, wish.name)
-    address, behind = split_revision(_address(ground, wish, entry, pin))
+    address, behind = split_revision(wish.source) if wish.source else (_address(ground, wish, entry, pin), None)
     backend = open_backend(address, work=work)
     if wish.version and wish.revision:
         raise UsageError("a version and a revision are two ways to say one thing: give one of them")
@@ -103,11 +103,11 @@ def look(ground: Ground, wish: Wish, work: Path) -> Found:
     here = scan(home.folder / installed) if installed else {}
     if not wish.force:
         _spare(wish, installed, entry, here, backend)
-    listed = [file for file in backend.files(commit) if is_part(safe_path(file.path, backend.source))]
+    listed = _listed(backend, commit)
     kind = kind_of((file.path for file in listed), backend.source)
     if kind != wish.kind:
         raise UsageError(f"{backend.source} is a {kind} pack, a {wish.kind} pack was asked for")
-    available, chosen = _levels(wish, pin, listed)
+    available, chosen = _levels(wish, pin, entry, listed)
     wanted = tuple(f for f in listed if (level := level_of_path(f.path)) is None or chosen is None or level in chosen)
     folder = home.folder / (installed or "")
     plan = make_plan(backend, commit, wanted, folder, here)
@@ -126,8 +126,6 @@ def listing(paths: Sequence[str], n: int = 3) -> str:
 
 
 def _address(ground: Ground, wish: Wish, entry: Entry | None, pin: Pin | None) -> str:
-    if wish.source:
-        return wish.source
     if pin is not None:
         if pin.source == LOCAL:
             raise UsageError(f"packs.lock pins {pin.name} as made here: it is in no place that it could be pulled from")
@@ -153,11 +151,28 @@ def _spare(
         raise PackError(f"{installed} was changed here since it was pulled ({listing(changed)}): {way}")
 
 
+def _listed(backend: Backend, commit: str) -> list[RemoteFile]:
+    """The pack's files at its source. Raises PackError for a path that is none of a pack's, or that stands twice."""
+    files: dict[str, RemoteFile] = {}
+    for file in backend.files(commit):
+        path = safe_path(file.path, backend.source)
+        if path in files or file.size < 0:
+            raise PackError(f"{backend.source} lists {path} twice, or with no size: it is damaged there. Not installed")
+        files[path] = file
+    return [file for path, file in files.items() if is_part(path)]
+
+
 def _levels(
-    wish: Wish, pin: Pin | None, files: Iterable[RemoteFile]
+    wish: Wish, pin: Pin | None, entry: Entry | None, files: Iterable[RemoteFile]
 ) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
-    """The levels that there are, and those that are wanted; None for a pack without levels of its own."""
+    """The levels that there are, and those that are to be here; None for a pack without levels of its own.
+
+    Levels that are asked for come beside those that are here. A pin stands for its own levels and no others.
+    """
     asked = wish.levels if wish.levels is not None else (pin.levels if pin else None)
+    if pin and wish.levels is not None and wish.levels != pin.levels:
+        pinned = f"levels {_spans(pin.levels)}" if pin.levels else "all levels"
+        raise UsageError(f"packs.lock pins {pinned} of {wish.name}: leave --levels out, or pull with --update")
     if wish.kind == "concept":
         if wish.levels is not None:
             raise UsageError("a concept pack comes whole: levels can be chosen for lens packs")
@@ -166,7 +181,10 @@ def _levels(
     missing = sorted(set(asked or ()) - set(available))
     if missing:
         raise UsageError(f"{wish.name} has no level {', '.join(map(str, missing))}: it has {_spans(available)}")
-    return available, tuple(sorted(set(asked))) if asked is not None else available
+    if asked is None:
+        return available, available
+    here = entry.levels_installed or () if entry and not pin else ()
+    return available, tuple(level for level in available if level in asked or level in here)
 
 
 def _spans(levels: Sequence[int]) -> str:
@@ -181,7 +199,7 @@ def _stage(ground: Ground, found: Found, home: Home, staging: Path, tell: Tell) 
     counter = Counter(plan.n_bytes, tell, "Fetching")
     folder = home.folder / (found.installed or "")
     for file in plan.keep:
-        _keep(folder / file.path, place(staging, file))
+        _keep(folder / file.path, place(staging, file), file)
     again = [
         patch.file
         for patch in plan.patches
@@ -228,11 +246,12 @@ def _room(folder: Path, plan: Plan) -> None:
         )
 
 
-def _keep(old: Path, new: Path) -> None:
+def _keep(old: Path, new: Path, file: RemoteFile) -> None:
     """The same file once more, without its bytes being copied where the disk can do that."""
-    if new.is_file():
+    if is_here(new, file):
         return
     try:
+        new.unlink(missing_ok=True)
         new.parent.mkdir(parents=True, exist_ok=True)
         try:
             new.hardlink_to(old)

@@ -16,13 +16,13 @@ from ftw.map.registry.forking import fork
 from ftw.map.registry.ground import Ground
 from ftw.map.registry.lockfile import LOCKFILE, Lock
 from ftw.map.registry.names import KINDS, Kind
-from ftw.map.registry.opened import OpenedLens, open_files, open_one
+from ftw.map.registry.opened import OpenedLens, levels_with, open_files, open_one
 from ftw.map.registry.pins import against_lock, make_lock
 from ftw.map.registry.plan import Plan
 from ftw.map.registry.pull import Wish, differences, look, pull
 from ftw.map.registry.push import push
 from ftw.map.registry.records import Listed, Pulled, Pushed, Status
-from ftw.map.registry.survey import installed, kind_meant, listed, status_of
+from ftw.map.registry.survey import installed, kind_here, kind_meant, listed, status_of
 from ftw.substrate.config import Settings
 from ftw.substrate.errors import FtwError, NotThere, PackError
 
@@ -57,7 +57,7 @@ class Registry:
         wanted = list(names)
         pairs = [(kind, name) for kind in KINDS for name in self.ground.homes[kind].names()]
         if wanted:
-            pairs = [installed(self.ground, name) for name in wanted]
+            pairs = [pair for name in dict.fromkeys(wanted) for pair in installed(self.ground, name)]
         found = []
         for at, (kind, name) in enumerate(pairs):
             tell(f"Checking {name}", at, len(pairs))
@@ -129,14 +129,14 @@ class Registry:
 
     def fork(self, name: str, new_name: str, *, kind: Kind | None = None) -> Path:
         """A copy of a pack under another name, `based_on` the old one, to be changed here. Raises PackError."""
-        return fork(self.ground, kind or self.kind_of(name), name, new_name)
+        return fork(self.ground, kind or self.kind_here(name), name, new_name)
 
     def verify(self, name: str, *, kind: Kind | None = None) -> tuple[str, ...]:
         """What of an installed pack is not as it was pulled, pushed or forked: files, and lenses by name.
 
         Every byte is read. Raises NotThere; PackError for a pack that was never recorded.
         """
-        kind = kind or self.kind_of(name)
+        kind = kind or self.kind_here(name)
         folder, here, entry = self.ground.located(kind, name)
         if here is None or entry is None or not entry.files:
             raise PackError(f"{name} was never pulled or forked here: there is nothing recorded to hold it against")
@@ -163,6 +163,8 @@ class Registry:
         """
         levels = None if layer is None else (layer,)
         folder = self.path("lens", name, levels=levels, pull=pull)
+        if concept is not None and layer is None and pull:
+            folder = self.path("lens", name, levels=levels_with(folder, concept))
         if concept is None:
             return self._steady("lens", folder, lambda there: open_files(there, levels))
         return self._steady("lens", folder, lambda there: open_one(there, concept, layer))
@@ -174,10 +176,11 @@ class Registry:
         except NotThere:
             if not pull:
                 raise
-            return self._pull(kind, name, levels)
+            pin = self.ground.lock().pin(kind, name)
+            return self._pull(kind, name, None if pin else levels)
         lacking = set(levels or ()) - set(entry.levels_installed or ()) if entry and entry.is_partial else set()
         if here and entry and lacking and pull:
-            return self._pull(kind, here, tuple(sorted({*(entry.levels_installed or ()), *lacking})))
+            return self._pull(kind, here, tuple(sorted(lacking)), entry.revision)
         return folder
 
     def kind_of(self, name: str, source: str | None = None) -> Kind:
@@ -186,6 +189,13 @@ class Registry:
         Raises UsageError for a name that both kinds have here, NotThere where no source holds it.
         """
         return kind_meant(self.ground, name, source)
+
+    def kind_here(self, name: str) -> Kind:
+        """Which kind of pack a name means on this machine; no source is asked. Raises NotThere, UsageError."""
+        found = kind_here(self.ground, name)
+        if found is None:
+            raise NotThere(f"no pack {name} is here: `ftw pack list` shows those that are; get it with `ftw pack pull`")
+        return found
 
     def _steady(self, kind: Kind, folder: Path, read: Callable[[Path], Opened]) -> Opened:
         """What `read` makes of a folder; once more where another process put a new pack in its place meanwhile."""
@@ -199,7 +209,8 @@ class Registry:
             return read(folder)
         return opened if home.state().packs.get(folder.name) == before else read(folder)
 
-    def _pull(self, kind: Kind, name: str, levels: tuple[int, ...] | None) -> Path:
+    def _pull(self, kind: Kind, name: str, levels: tuple[int, ...] | None, revision: str | None = None) -> Path:
+        """Pulls a pack; more levels of one that is here come from the revision that is here."""
         if kind == "concept":
             return self.pull_concept_pack(name).path
-        return self.pull_lens_pack(name, levels=levels).path
+        return self.pull_lens_pack(name, revision=revision, levels=levels).path

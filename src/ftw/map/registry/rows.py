@@ -6,12 +6,12 @@ The rule of the file: what comes out has the hash that the source lists, or is t
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from ftw.map.registry.backends import Backend, Dropped
 from ftw.map.registry.content import CHUNK
-from ftw.map.registry.fetch import TRIES, WORKERS, Counter, matches, on_disk, place
+from ftw.map.registry.fetch import TRIES, Counter, is_here, matches, on_disk, pieces, place, side_by_side
 from ftw.map.registry.plan import Patch
 from ftw.substrate.errors import RemoteError
 
@@ -31,7 +31,7 @@ def put_together(
     Raises RemoteError, StorageError.
     """
     target = place(staging, patch.file)
-    if target.is_file() and matches(target, patch.file):
+    if is_here(target, patch.file):
         counter.add(patch.n_bytes, received=False)
         return True
     rest = target.with_name(target.name + ".rows.part")
@@ -48,10 +48,9 @@ def put_together(
                     stream.write(chunk)
                     left -= len(chunk)
     counter.add(len(patch.head))
-    with ThreadPoolExecutor(WORKERS) as pool:
-        jobs = [pool.submit(_stretch, backend, commit, patch, span, rest, counter, pause) for span in patch.wanted]
-    for job in jobs:
-        job.result()
+    side_by_side(
+        [partial(_stretch, backend, commit, patch, span, rest, counter, pause) for span in patch.wanted], counter
+    )
     if not matches(rest, patch.file):
         rest.unlink()
         counter.add(-patch.n_bytes, received=False)
@@ -76,10 +75,9 @@ def _stretch(
         while at < stop:
             before = at
             try:
-                for chunk in backend.stream(commit, patch.file, at, stop):
+                for chunk in pieces(backend, commit, patch.file, at, stop, counter):
                     os.pwrite(stream.fileno(), chunk, at)
                     at += len(chunk)
-                    counter.add(len(chunk))
             except Dropped as error:
                 tries = 1 if at > before else tries + 1
                 if tries >= TRIES:

@@ -23,7 +23,7 @@ class Pole(Strict):
     words: list[str] = Field(default_factory=list)
     """Read in carriers, as member words of concepts are."""
     pos: str = "n"
-    """`n` or `v`: which carriers its words stand in."""
+    """`n`, `v` or `a`: which carriers its words stand in."""
     examples: list[str] = Field(default_factory=list)
     """Whole texts, read at their end."""
 

@@ -61,25 +61,31 @@ def kind_meant(ground: Ground, name: str, source: str | None) -> Kind:
 
     Raises UsageError for a name that both kinds have here, NotThere where no source holds it.
     """
-    said = kind_by_name(split_revision(source or name)[0])
-    if source is None:
-        here = [kind for kind in KINDS if ground.homes[kind].find(name) or name in bundled(kind)]
-        if len(here) == 1 and said in (None, here[0]):
-            return here[0]
-        if said is None and len(here) > 1:
-            raise UsageError(f"there is a concept pack and a lens pack {name}: say which with --kind")
-        if said is None and Path(name).expanduser().is_dir():
-            return identify(Path(name).expanduser()).kind
-    return said or _kind_there(ground, name, source)
+    here = kind_here(ground, name) if source is None else None
+    return here or kind_by_name(split_revision(source or name)[0]) or _kind_there(ground, name, source)
 
 
-def installed(ground: Ground, name: str) -> tuple[Kind, str]:
-    """Kind and name on disk of an installed pack. Raises NotThere."""
-    for kind in KINDS:
-        found = ground.homes[kind].find(name)
-        if found is not None:
-            return kind, found
-    raise NotThere(f"no pack {name} is installed: `ftw pack list` shows those that are")
+def kind_here(ground: Ground, name: str) -> Kind | None:
+    """The kind of pack that a name means on this machine: installed, bundled, or in a folder; None where none is.
+
+    Raises UsageError for a name that both kinds have.
+    """
+    said = kind_by_name(name)
+    here = [kind for kind in KINDS if ground.homes[kind].find(name) or name in bundled(kind)]
+    if said in here or (said is None and len(here) == 1):
+        return said or here[0]
+    if said is None and len(here) > 1:
+        raise UsageError(f"there is a concept pack and a lens pack {name}: say which with --kind")
+    folder = Path(name).expanduser()
+    return identify(folder).kind if not here and folder.is_dir() else None
+
+
+def installed(ground: Ground, name: str) -> list[tuple[Kind, str]]:
+    """Kind and name on disk of an installed pack; both, where both kinds have the name. Raises NotThere."""
+    pairs = [(kind, found) for kind in KINDS if (found := ground.homes[kind].find(name)) is not None]
+    if not pairs:
+        raise NotThere(f"no pack {name} is installed: `ftw pack list` shows those that are")
+    return pairs
 
 
 def _kind_there(ground: Ground, name: str, source: str | None) -> Kind:

@@ -6,14 +6,20 @@ looks for. The rule of the file: whatever the moment of the kill, one of the two
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def fresh_folder(target: Path) -> Path:
-    """An empty hidden folder beside `target`."""
+@contextmanager
+def fresh_folder(target: Path) -> Iterator[Path]:
+    """An empty hidden folder beside `target`, which goes at the end unless it was put in a place. Raises OSError."""
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-new-", dir=target.parent))
-    fresh.chmod(0o755)
-    return fresh
+    try:
+        fresh.chmod(0o755)
+        yield fresh
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def swap_in(fresh: Path, target: Path) -> None:

@@ -129,19 +129,20 @@ def calibrate(matrix: HeldOutMatrix, *, false_alarms: float = FALSE_ALARMS, seed
     """Maps, thresholds and reliability of all lenses of a matrix. Raises UsageError for a rate outside (0, 0.5].
 
     A threshold is one that at most `false_alarms` of plain text reaches, and of what the shipped lenses read in prompts
-    about other concepts.
+    about other concepts. A lens that has nothing to hold out gets its map from prompts whose templates alone were held
+    out, and no figure about words.
     """
     if not 0 < false_alarms <= 0.5:
         raise UsageError(f"false_alarms is {false_alarms}: a share of readings above 0, at most 0.5; usual is 0.01")
     rest, other = matrix.calibrating, matrix.measuring
     shipped = matrix.logits if matrix.shipped is None else matrix.shipped
-    marks = thresholds(rest, shipped.masked_fill(matrix.labels != NEGATIVE, float("-inf")), false_alarms)
-    platt = _platt(matrix.logits, matrix.labels, rest)
+    marks = thresholds(rest, shipped.masked_fill(matrix.known != NEGATIVE, float("-inf")), false_alarms)
+    platt = _platt(*matrix.to_map(), rest)
     crossed = cross_fitted(matrix, seed)
     at_rest, fpr = platt(rest), false_alarm_rate(other, marks)
     placed = placements(matrix.logits, matrix.labels)
     drawn = auroc_draws(placed, matrix.labels, matrix.dense_group, draws(int(matrix.dense_group.max()) + 1, seed))
-    known = auroc(matrix.shipped, matrix.labels) if matrix.shipped is not None else torch.full_like(fpr, float("nan"))
+    known = auroc(matrix.shipped, matrix.known) if matrix.shipped is not None else torch.full_like(fpr, float("nan"))
     return Calibrated(
         terms=matrix.terms,
         platt=platt,

@@ -95,5 +95,8 @@ def _splits(scores: Float[Tensor, "state lens"], exam: Exam, targets: Targets) -
     see; and on those of them that share no part with a word that it saw.
     """
     new = exam.fold == 0
-    masks = (exam.held & ~new, exam.held & new, exam.held & new & exam.apart)
-    return [macro(auroc(scores[rows], targets.labels(exam.home[rows]))) for rows in masks]
+    seen, unseen = exam.held & ~new, (exam.held & new, exam.held & new & exam.apart)
+    return [
+        macro(auroc(scores[seen], targets.labels(exam.home[seen]))),
+        *(macro(auroc(scores[rows], exam.unseen_labels(targets, rows))) for rows in unseen),
+    ]

@@ -71,14 +71,15 @@ def grow(
         larger = more(number, terms)
         if larger is None:
             break
-        progress("growing weak lenses", number, config.growth)
-        tried = [
-            fitter.again(fitted, larger, Job("", block, fold), weak, fitter.seed + 100 * number + fold)
-            for fold, fitted in enumerate(now)
-        ]
+        what = f"growing {len(terms)} weak lenses, round {number} of {config.growth}"
+        tried: list[Fitted] = []
+        for fold, fitted in enumerate(now):
+            progress(what, fold, len(now) + 1)
+            tried.append(fitter.again(fitted, larger, Job("", block, fold), weak, fitter.seed + 100 * number + fold))
         found = choice_of(exam, targets, block, tried)
         better = weak & (found > figures + GAIN)
         if bool(better.any()):
+            progress(what, len(now), len(now) + 1)
             fresh = fitter.again(best, larger, Job("", block, None), weak, fitter.seed + 100 * number + 99)
             best = mixed(best, fresh, better)
             now = [mixed(old, new, better) for old, new in zip(now, tried, strict=True)]

@@ -42,11 +42,13 @@ class HeldOutMatrix:
     """The number of the text of each of these states: even ones set thresholds, odd ones measure them."""
     shipped: Float[Tensor, "prompt lens"] | None = None
     """The same prompts read by the lenses that ship: their templates were held out, their synsets were not."""
+    seen: Int8[Tensor, "prompt lens"] | None = None
+    """The labels of `shipped`, where `labels` are unsaid for lenses that have nothing to hold out. None: the same."""
 
     def __post_init__(self) -> None:
         size = (len(self.group), len(self.terms))
         rows = {len(self.home), len(self.template), len(self.kind), len(self.labels), size[0]}
-        others = [self.logits, self.labels, *([] if self.shipped is None else [self.shipped])]
+        others = [self.logits, self.labels, *(each for each in (self.shipped, self.seen) if each is not None)]
         if rows != {size[0]} or any(tuple(each.shape) != size for each in others):
             raise UsageError(f"a matrix of {size[0]} prompts and {size[1]} lenses got parts of other sizes")
         if self.neutral.shape[1] != size[1] or len(self.neutral) != len(self.neutral_text):
@@ -54,7 +56,7 @@ class HeldOutMatrix:
                 f"neutral text gives {list(self.neutral.shape)} logits for {size[1]} lenses and "
                 f"{len(self.neutral_text)} numbered states"
             )
-        if not all(bool(each.isfinite().all()) for each in (self.logits, self.neutral, *others[2:])):
+        if not all(bool(each.isfinite().all()) for each in (self.neutral, *others)):
             raise NumericError("a held-out logit is not finite: a lens or the states that it read hold a NaN")
         if not bool((self.neutral_text % 2 == 0).any()) or not bool((self.neutral_text % 2 == 1).any()):
             raise UsageError("neutral text needs a part to set thresholds on (even numbers) and one to measure (odd)")
@@ -63,6 +65,18 @@ class HeldOutMatrix:
     def own(self) -> Bool[Tensor, "prompt lens"]:
         """Which pairs are positives."""
         return self.labels == POSITIVE
+
+    @property
+    def known(self) -> Int8[Tensor, "prompt lens"]:
+        """The labels of what the lenses that ship read."""
+        return self.labels if self.seen is None else self.seen
+
+    def to_map(self) -> tuple[Float[Tensor, "prompt lens"], Int8[Tensor, "prompt lens"]]:
+        """Logits and labels that maps are fitted on; of a lens without a held-out positive those of the shipped one."""
+        bare = ~self.own.any(0)
+        if self.shipped is None or not bool(bare.any()):
+            return self.logits, self.labels
+        return torch.where(bare, self.shipped, self.logits), torch.where(bare, self.known, self.labels)
 
     @property
     def dense_group(self) -> Int[Tensor, " prompt"]:

@@ -85,6 +85,7 @@ def _block(session: Session, block: int, neutral: States, numbers: Tensor, *, is
         terms=targets.terms,
         logits=study.logits,
         labels=study.labels,
+        seen=targets.labels(home),
         home=torch.where(home < len(targets.terms), home, NOWHERE),
         group=exam.group[study.rows],
         template=exam.template[study.rows],
@@ -150,8 +151,11 @@ def report_of(session: Session, outcome: Outcome, steering: Sequence[SteeringFig
     figures = own.calibrated.auroc_templates, own.calibrated.auroc_words
     templates, held, apart = contrasts(subject, session.reading, exam, block, own.study, figures)
     study, words = own.study, words_of(session.pack)
-    strict = torch.where(study.labels == UNSAID, NEGATIVE, study.labels)
-    hits = sibling_hits(study.logits, exam.home[study.rows], targets.siblings[1:])
+    taught = exam.taught(targets)
+    strict = torch.where((study.labels == UNSAID) & taught, NEGATIVE, study.labels)
+    home = exam.home[study.rows]
+    told = home.where(taught[home.clamp(max=len(taught) - 1)], NOWHERE)
+    hits = sibling_hits(study.logits, told, targets.siblings[1:])
     group = torch.unique(exam.group[study.rows], return_inverse=True)[1]
     return Report(
         model=f"{session.model.name} ({session.model.fingerprint[:8]})",

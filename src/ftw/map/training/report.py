@@ -177,7 +177,9 @@ def _quality(r: Report) -> list[str]:
         f"- Among siblings, the word's own concept reads highest in {_between(r.sibling_top1)} of readings (words held "
         "out).",
         f"- Expected calibration error: {_f(c.ece_before)} before, {_f(c.ece_after)} after (maps fitted on other "
-        f"synsets); {_f(c.ece_shown)} over the readings above threshold, {_f(c.ece_leading)} over those that lead.",
+        f"synsets), over all pairs of prompt and lens, nearly all of which are rightly near 0. Over the readings above "
+        f"threshold {_f(c.ece_shown)}. Over the one that leads each prompt {_f(c.ece_leading)}: a map of one logit "
+        "cannot know that all other lenses are lower, so the leading reading's score is not how often it is right.",
         f"- Brier score: {_f(c.brier_before)} before, {_f(c.brier_after)} after. F1 at a probability of a half: "
         f"{_f(c.f1)}.",
         f"- Plain-text states above a lens's threshold: {c.false_alarms:.4f} of {c.neutral_states[1]} states of text "

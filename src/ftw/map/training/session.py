@@ -123,8 +123,8 @@ class Session:
         """Make what is missing of a part of the fits; gives how many were made."""
         jobs = self.fitter.jobs(self.blocks)
         mine = [job for job in jobs[part::of] if not self.work.has(job, self.fitter.digest)]
-        for job in mine:
-            what = f"fitting {job.name.replace('-', ', ', 1)}"
+        for number, job in enumerate(mine, 1):
+            what = f"fitting {number} of {len(mine)}, {job.name.replace('-', ' ')}"
             fitted = self.fitter.do(job, lambda done, total, what=what: self.progress(what, done, total))  # type: ignore[misc]
             self.work.save(job, self.fitter.digest, fitted)
         return len(mine)

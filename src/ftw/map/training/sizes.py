@@ -26,7 +26,7 @@ def size_table(lenses: Fitted, exam: Exam, targets: Targets, block: int, fold: i
     if not isinstance(lenses, Lenses):
         return []
     new = exam.held & (exam.fold == fold)
-    x, labels = exam.states.at(block)[new], targets.labels(exam.home[new])
+    x, labels = exam.states.at(block)[new], exam.unseen_labels(targets, new)
     n, width = lenses.head.shape[0], lenses.first.shape[1]
     separate = n * (HIDDEN * width + NARROW * HIDDEN)
     shared = HIDDEN * width + n * HIDDEN

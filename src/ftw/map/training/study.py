@@ -15,7 +15,7 @@ from torch import Tensor
 from ftw.map.training.evaluate import auroc, macro
 from ftw.map.training.fit import Sums
 from ftw.map.training.states import States
-from ftw.map.training.targets import POSITIVE, Targets
+from ftw.map.training.targets import POSITIVE, UNSAID, Targets
 
 PLAIN_SHARE = 0.1
 """Plain states per prompted state in a fit. Most tokens that a lens reads later name no concept."""
@@ -53,6 +53,17 @@ class Exam:
     def fit_rows(self, without: int | None) -> Bool[Tensor, " state"]:
         """The states to fit on: fit carriers, and not the words of the fold `without`."""
         return ~self.held if without is None else ~self.held & (self.fold != without)
+
+    def taught(self, targets: Targets) -> Bool[Tensor, " lens"]:
+        """Lenses whose examples stand in more than one fold: of the others nothing is left to learn from where theirs
+        are held out.
+        """
+        fit = [self.home[~self.held & (self.fold == fold)] for fold in range(self.n_folds)]
+        return torch.stack([targets.counts(home)[0] > 0 for home in fit]).sum(0) > 1
+
+    def unseen_labels(self, targets: Targets, rows: Tensor) -> Int8[Tensor, "state lens"]:
+        """The labels of states (a mask or indices) whose words are held out: unsaid for a lens that was not taught."""
+        return targets.labels(self.home[rows]).masked_fill(~self.taught(targets), UNSAID)
 
     def fit_set(self, block: int, targets: Targets, without: int | None) -> tuple[Tensor, Tensor]:
         """Normalised states to fit on with their homes; plain text, repeated, is about a tenth of them."""
@@ -146,7 +157,7 @@ def score_blocks(exam: Exam, targets: Targets, blocks: Sequence[int], seen: Call
         probes = [sums.solve() for sums in exam.fit_sums(block, targets)]
         unseen, logits = read_folds(exam, block, probes, torch.ones_like(exam.held))
         held = exam.held[unseen]
-        choice, words = (auroc(logits[rows], targets.labels(exam.home[unseen[rows]])) for rows in (~held, held))
+        choice, words = (auroc(logits[rows], exam.unseen_labels(targets, unseen[rows])) for rows in (~held, held))
         seen_words = (exam.held & (exam.fold != 0)).nonzero()[:, 0]
         templates = auroc(probes[0](exam.states.at(block, seen_words)), targets.labels(exam.home[seen_words]))
         out.append(BlockScore(block, macro(choice), macro(words), macro(templates), words, choice))
@@ -155,8 +166,12 @@ def score_blocks(exam: Exam, targets: Targets, blocks: Sequence[int], seen: Call
 
 
 def best_block(scores: Sequence[BlockScore]) -> int:
-    """The block with the highest choice figure, the earlier one of equals."""
-    return max(scores, key=lambda score: (score.choice, -score.block)).block
+    """The block with the highest choice figure, the earlier one of equals.
+
+    Where no lens has words to hold out, the one that reads held carriers best.
+    """
+    known = any(score.choice == score.choice for score in scores)
+    return max(scores, key=lambda score: (score.choice if known else score.templates, -score.block)).block
 
 
 def best_per_depth(scores: Sequence[BlockScore], n_layers: int) -> dict[str, int]:
@@ -184,13 +199,13 @@ def read_folds(
 def held_out(exam: Exam, targets: Targets, block: int, readers: Sequence[Reader]) -> HeldOut:
     """Readings of each fold's words in held carriers by the reader that was fitted without that fold."""
     rows, logits = read_folds(exam, block, readers, exam.held)
-    return HeldOut(rows, logits, targets.labels(exam.home[rows]))
+    return HeldOut(rows, logits, exam.unseen_labels(targets, rows))
 
 
 def choice_of(exam: Exam, targets: Targets, block: int, readers: Sequence[Reader]) -> Float[Tensor, " lens"]:
     """AUROC of each lens on words held out, in fit carriers: what may be decided by, and is never reported."""
     rows, logits = read_folds(exam, block, readers, ~exam.held)
-    return auroc(logits, targets.labels(exam.home[rows]))
+    return auroc(logits, exam.unseen_labels(targets, rows))
 
 
 def _rows(states: States) -> Tensor:

@@ -180,9 +180,16 @@ def _fit_and_judge(poles: _Poles, x: Tensor, plain: Tensor, seed: int) -> tuple[
         chosen.append(_figures(said, poles.label[unseen & ~poles.held])["f1"])
     lens, _ = _fit(poles, x, plain, torch.ones_like(poles.held), None, seed, steps=max(CHECK, steps // FOLDS))
     logits, labels = torch.cat(read), torch.cat(truth)
-    losses = torch.stack([F.cross_entropy(logits / t, labels) for t in torch.logspace(-1, 1, TEMPERATURES)])
-    temperature = float(torch.logspace(-1, 1, TEMPERATURES)[int(losses.argmin())])
-    return lens, _Judged(_figures(logits.argmax(1), labels), sum(chosen) / FOLDS, temperature)
+    figures = _figures(logits.argmax(1), labels)
+    return lens, _Judged(figures, sum(chosen) / FOLDS, _temperature(logits, labels))
+
+
+def _temperature(logits: Float[Tensor, "state 3"], labels: Int[Tensor, " state"]) -> float:
+    """What logits are best divided by; 1 where poles have too few examples to hold any out."""
+    if not len(labels):
+        return 1.0
+    tried = torch.logspace(-1, 1, TEMPERATURES)
+    return float(tried[int(torch.stack([F.cross_entropy(logits / t, labels) for t in tried]).argmin())])
 
 
 def _fit(

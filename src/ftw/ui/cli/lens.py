@@ -241,3 +241,34 @@ def convert(
         samples=at_least("--samples", samples, 1),
         seed=seed,
     )
+
+
+@app.command(**verb("trunk", "ftw lens trunk ./my-lenses --rank 40"))
+def trunk(
+    pack: Annotated[str, typer.Argument(metavar="PACK", help="Lens pack: a folder or a bundled name.")],
+    rank: Annotated[int, typer.Option("--rank", metavar="R", help="Numbers that are kept of each state.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FOLDER", help="A copy of the pack with it. Default: in PACK.", show_default=False
+        ),
+    ] = None,
+    model: ModelName = None,
+    concepts: ConceptsName = None,
+    prompts: Prompts = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Fit one projection that all lenses read instead of the state, and show what it costs and saves."""
+    from ftw.ui.verbs.lens_trunk import run_trunk
+
+    run_trunk(
+        Out(json=json, command=repeat()),
+        pack,
+        rank=at_least("--rank", rank, 1),
+        folder=out,
+        model=model,
+        concepts=concepts,
+        prompts=checked(prompts),
+        seed=seed,
+    )

@@ -109,7 +109,9 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """`120 positions/s`; nothing where it is not known."""
-        return Text(f"{task.speed:.0f} {self._unit}/s" if task.speed and task.total else "")
+        if not task.speed or not task.total:
+            return Text("")
+        return Text(f"{task.speed:{'.0f' if task.speed >= 1 else '.1g'}} {self._unit}/s")
 
 
 class Bar:
@@ -119,10 +121,13 @@ class Bar:
     """
 
     def __init__(self, progress: Progress, what: str) -> None:
-        self._progress = progress
+        self._progress, self._done = progress, 0
         self._task = progress.add_task(what, total=None)
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        if done < self._done:  # another stage: its rate and time left are not those of the one before
+            self._progress.reset(self._task)
+        self._done = done
         self._progress.update(self._task, description=what, completed=done, total=total or None)
 
 

@@ -88,8 +88,12 @@ def run_report(
 
 def draw(out: Out, info: PackInfo, report: dict[str, Any], lenses: list[tuple[str, float | None]]) -> None:
     """The training's claim, what it is measured against, the weakest lenses."""
-    strict = report["words_held"]
-    reading = f"{report['concepts']} concepts are read in words never trained on at AUROC {figure_of(strict['lenses'])}"
+    strict, where = report["words_held"], "words"
+    if strict["lenses"] is None:  # no concept has words that could be left out
+        strict, where = report["templates"], "templates"
+    reading = (
+        f"{report['concepts']} concepts are read in {where} never trained on at AUROC {figure_of(strict['lenses'])}"
+    )
     if strict["random_twin"] is not None:
         reading += f"; a model with random weights gives {figure_of(strict['random_twin'])}"
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -109,7 +113,9 @@ def draw(out: Out, info: PackInfo, report: dict[str, Any], lenses: list[tuple[st
         Text(),
         foot(
             f"chance {CHANCE:g}",
-            f"ECE {figure_of(said.get('ece_before'))} before, {figure_of(said.get('ece_after'))} after calibration",
+            f"ECE {figure_of(said.get('ece_before'))} before, {figure_of(said.get('ece_after'))} after calibration; "
+            f"{figure_of(said.get('ece_shown'))} above threshold, {figure_of(said.get('ece_leading'))} of the reading "
+            "that leads",
             f"false alarms {share_of(said.get('false_alarms'))} of neutral states",
             f"{info.model.name} {info.model.fingerprint[:8]}",
             f"pack {info.name} {info.version}, {info.concept_pack.name} {info.concept_pack.version}",

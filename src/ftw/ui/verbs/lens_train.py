@@ -7,12 +7,13 @@ from pathlib import Path
 
 from rich.text import Text
 
+from ftw.hat.classifiers.index import PACK
 from ftw.map.registry.concept_pack import ConceptPack
 from ftw.map.training.compliance import measure_compliance, write_compliance
 from ftw.map.training.fits import Form, TrainConfig
 from ftw.map.training.ray_runner import run_on_ray
 from ftw.map.training.train import Part, merge, train, train_part
-from ftw.map.training.work import SUFFIX
+from ftw.map.training.work import WorkFolder
 from ftw.substrate.errors import ConfigError, StorageError
 from ftw.substrate.model import Model
 from ftw.ui.app import open_concepts, open_model
@@ -58,6 +59,22 @@ def run_train(out: Out, ask: Ask) -> None:
     blocks = None if ask.blocks is None else blocks_of(ask.blocks)
     ready(ask.folder)
     concepts, opened = open_concepts(ask.concepts), open_model(ask.model, out)
+    try:
+        _run(out, ask, opened, concepts, shard, config, blocks)
+    except KeyboardInterrupt:
+        out.tell(kept(ask))
+        raise
+
+
+def _run(
+    out: Out,
+    ask: Ask,
+    opened: Model,
+    concepts: ConceptPack,
+    shard: tuple[int, int] | None,
+    config: TrainConfig,
+    blocks: tuple[int, ...] | None,
+) -> None:
     if shard is not None:
         _share(out, ask, opened, concepts, shard, config, blocks)
         return
@@ -70,6 +87,16 @@ def run_train(out: Out, ask: Ask) -> None:
             return
     _whole(out, ask, opened, concepts, config, blocks)
     run_report(out, pack=str(ask.folder))
+
+
+def kept(ask: Ask) -> str:
+    """What there is of a training that was called off, and how to go on."""
+    if (ask.folder / PACK).exists():
+        return f"stopped: the pack is in {ask.folder}; `ftw lens report {ask.folder} --measure` measures it"
+    work = ask.work or WorkFolder.beside(ask.folder).path
+    if not work.exists():
+        return "stopped: nothing was kept"
+    return f"stopped: what was read and fitted is kept in {work}; the same command goes on from there"
 
 
 def ready(folder: Path) -> None:
@@ -118,7 +145,7 @@ def _whole(
     """Everything that is left: states, fits, the pack, its reports."""
     with out.bar("Training lenses", "steps") as bar:
         if ask.ray is not None:
-            work = ask.work or ask.folder.with_name(ask.folder.name + SUFFIX)
+            work = ask.work or WorkFolder.beside(ask.folder).path
             run_on_ray(
                 opened,
                 concepts,

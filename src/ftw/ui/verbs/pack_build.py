@@ -98,7 +98,14 @@ def _built(
         taxonomy, source = sumo_taxonomy(kif, mappings, wordnet), "SUMO" + " and WordNet 3.0" * (wordnet is not None)
     elif wordnet is not None:
         taxonomy, source = wordnet_taxonomy(wordnet), "WordNet 3.0"
-    tree = taxonomy.choose(roots or (("Entity",) if kif else ROOTS), limits)
+    roots = roots or (("Entity",) if kif else ROOTS)
+    tree = taxonomy.choose(roots, limits)
+    if limits.size > len(tree) and all(one.parent is None for one in tree):
+        raise UsageError(
+            f"nothing below {', '.join(roots)} has the {limits.fewest_words} words that a concept needs: ask for fewer "
+            "with --words"
+            + (", or give SUMO's mappings to WordNet with --mappings" if kif and mappings is None else "")
+        )
     return pack_of(tree, name=name, version=version, description=description, source=source)
 
 

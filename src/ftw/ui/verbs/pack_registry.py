@@ -89,7 +89,7 @@ def run_push(
 ) -> None:
     """Puts a pack where others can pull it."""
     registry = _registry()
-    meant = _kind(kind) or registry.kind_of(name)
+    meant = _kind(kind) or registry.kind_here(name)
     with out.busy(f"Pushing {name}"):
         if meant == "lens":
             done = registry.push_lens_pack(name, to, levels=levels, message=message)
@@ -114,7 +114,7 @@ def run_push(
 def run_fork(out: Out, name: str, new_name: str, *, kind: str | None) -> None:
     """Copies a pack under another name."""
     registry = _registry()
-    meant = _kind(kind) or registry.kind_of(name)
+    meant = _kind(kind) or registry.kind_here(name)
     folder = registry.fork(name, new_name, kind=meant)
     entry = registry.ground.homes[meant].state().packs[new_name]
     out.show(title(f"{new_name} is a {meant} pack of its own, based on {entry.based_on}"), Text(), sep="\n")

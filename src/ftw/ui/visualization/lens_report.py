@@ -207,13 +207,15 @@ def _answer(report: ComplianceReport) -> tuple[str, ...]:
     parts = {one.name: one for one in report.properties}
     tells, ece = parts["transduction"].figure("auroc_words"), parts["calibration"].figure("ece_after")
     now, alarm = parts["transduction"].figure("auroc_templates"), parts["calibration"].figure("false_alarms")
+    leads = parts["calibration"].figure("ece_leading")
     cost, over = parts["efficiency"].figure("ms_per_token"), parts["efficiency"].figure("overhead")
     where = "in words and templates never trained on" if tells.value is not None else "in templates never trained on"
     best = tells if tells.value is not None else now
     return (
         f"The lenses read {where} at a macro AUROC of {value_of(best)}.",
-        f"Their probabilities are off by {value_of(ece)} on average, and in neutral text a lens reads at "
-        f"{value_of(alarm)} of tokens.",
+        f"Their probabilities are off by {value_of(ece)} on average over all pairs of prompt and lens, nearly all of "
+        f"which are rightly near 0; that of the reading that leads a prompt by {value_of(leads)}.",
+        f"In neutral text a lens reads at {value_of(alarm)} of tokens.",
         f"All of them together take {value_of(cost)} per token, as served {value_of(over)} of the model's own time.",
     )
 

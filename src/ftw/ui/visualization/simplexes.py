@@ -23,11 +23,7 @@ def draw_simplexes(reads: Sequence[Sequence[SimplexScore]], *, width: int) -> li
     if not names:
         return []
     room = width - NAME - FIGURES
-    head = (
-        cut("between poles", NAME)
-        + cut("low: the first, high: the second, blank: as usual", room)
-        + f"{'most':>15} {'z':>6}"
-    )
+    head = cut("between poles", NAME) + cut("low: first, high: second, blank: usual", room) + f"{'most':>15} {'z':>6}"
     rows = [Text(head.rstrip(), grey(), no_wrap=True)]
     for name in names:
         found = [next((score for score in read if score.name == name), None) for read in reads]

@@ -24,7 +24,9 @@ from ftw.hat.classifiers.tensors import LensTensors
 _LENSES = 4096
 """Lenses per chunk on a CPU: their hidden units of a few rows fit its caches."""
 _HELD = 12
-"""Bytes per hidden unit that are alive at once, at most: three copies in fp32."""
+"""Bytes per hidden unit that are alive at once, at most: three copies in fp32 …"""
+_HELD_INT8 = 20
+"""… and with int8, whose products are of two rows for each state, and of whole numbers first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Dense:
             [self._chunk(part, start, at, min(at + size, end - start), dtype) for at in range(0, end - start, size)]
             for part, (start, end) in zip(parts, self._spans, strict=True)
         ]
-        self._row_bytes = size * HIDDEN * _HELD
+        self._row_bytes = size * HIDDEN * (_HELD_INT8 if dtype == torch.int8 else _HELD)
 
     def _chunk(self, part: LensTensors, first: int, start: int, end: int, dtype: torch.dtype) -> _Chunk:
         """Lenses `start` to `end` of a site whose own first lens is number `first` of all."""

@@ -22,6 +22,9 @@ from ftw.hat.classifiers.tensors import LensTensors
 _SURE = 1e9
 """The margin of a pair that is to be read always; minus that of one whose branch is closed."""
 
+_HELD = 16
+"""Bytes per input of a pair that are alive at once, at most: its state twice, and the places of its rows."""
+
 
 class Pairwise:
     """The screens of many lenses, and their MLPs as tables."""
@@ -67,8 +70,13 @@ class Pairwise:
                 out[:, run.start : run.end] = part if run.shut is None else part.masked_fill_(run.shut, -_SURE)
         return out.masked_fill_(bias >= _SURE / 2, _SURE)  # what is to be read always is, whatever its branch
 
-    def some(self, x: Float[Tensor, "site row d_model"], bias: Float[Tensor, " lens"], budget: int | None) -> Pairs:
-        """The pairs that clear their screens; at most `budget` of them, those that do so by most."""
+    def some(
+        self, x: Float[Tensor, "site row d_model"], bias: Float[Tensor, " lens"], budget: int | None, memory: int
+    ) -> Pairs:
+        """The pairs that clear their screens; at most `budget` of them, those that do so by most.
+
+        So many pairs go through their MLPs at a time as `memory` bytes hold.
+        """
         margin = self.margins(x, bias).view(-1)
         flat = margin.lt(0).logical_not_().nonzero().view(-1)  # not `ge`: a NaN is not below 0, it passes
         capped = 0
@@ -79,7 +87,12 @@ class Pairwise:
         row = flat.div(n, rounding_mode="floor")
         lens = flat - row * n
         source = row if x.shape[0] == 1 else self.site_of[lens] * rows + row
-        return Pairs(flat, self._mlp(x.reshape(-1, self.d_model).index_select(0, source), lens), capped)
+        states, step = x.reshape(-1, self.d_model), max(1, memory // (_HELD * (self.d_model + HIDDEN + self.units)))
+        parts = [
+            self._mlp(states.index_select(0, source[at : at + step]), lens[at : at + step])
+            for at in range(0, max(1, len(flat)), step)
+        ]
+        return Pairs(flat, parts[0] if len(parts) == 1 else torch.cat(parts), capped)
 
     def every(self, x: Float[Tensor, "site 1 d_model"]) -> Float[Tensor, "1 lens"]:
         """The logits of all lenses for one state per site."""

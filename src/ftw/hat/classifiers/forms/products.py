@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int8
 from torch import Tensor
 
-from ftw.hat.classifiers.quantise import quantise_rows
+from ftw.hat.classifiers.quantise import stored_rows
 
 _LEAST_ROWS = 4
 """oneDNN's bf16 product of 1 or 2 rows takes longer than of 4."""
@@ -77,7 +77,7 @@ class Integers:
 
     def __init__(self, weight: Float[Tensor, "unit d_model"], device: torch.device) -> None:
         step = max(1, _AT_ONCE // weight.shape[1])
-        parts = [quantise_rows(part) for part in torch.split(weight, step)]
+        parts = [stored_rows(weight[at : at + step]) for at in range(0, len(weight), step)]
         values = torch.cat([part.values for part in parts])
         self._scales = torch.cat([part.scales for part in parts]).float().to(device)
         with_fbgemm = device.type == "cpu" and has_fbgemm()

@@ -19,6 +19,9 @@ from ftw.hat.classifiers.gate import Gate
 from ftw.hat.classifiers.modules import MLP, normalise
 from ftw.hat.classifiers.tensors import LensTensors
 
+_MARGIN = 32
+"""Bytes per pair that finding those that clear their screens takes, twice over."""
+
 
 class Separate:
     """Lenses of one or more sites; `dtype` is that of their weights in memory: fp32, bf16 or int8."""
@@ -55,10 +58,18 @@ class Separate:
         return self.pairs.margins(self._read(states), bias)
 
     def some(
-        self, states: Float[Tensor, "site row d_model"], bias: Float[Tensor, " lens"], budget: int | None
+        self, states: Float[Tensor, "site row d_model"], bias: Float[Tensor, " lens"], budget: int | None, memory: int
     ) -> Pairs:
-        """The pairs that clear their screens; at most `budget` of them, those that do so by most. Raw states."""
-        return self.pairs.some(self._read(states), bias, budget)
+        """The pairs that clear their screens; at most `budget` of them, those that do so by most. Raw states.
+
+        With a budget, the margins of all rows are held at once: they are compared with each other.
+        """
+        rows = max(1, memory // (_MARGIN * len(bias)))
+        if budget is not None or states.shape[1] <= rows:
+            return self.pairs.some(self._read(states), bias, budget, memory // 2)
+        parts = [self.pairs.some(self._read(some), bias, None, memory // 2) for some in torch.split(states, rows, 1)]
+        flat = [part.flat + at * rows * len(bias) for at, part in enumerate(parts)]
+        return Pairs(torch.cat(flat), torch.cat([part.logits for part in parts]), 0)
 
     def all(self, states: Float[Tensor, "site row d_model"], memory: int) -> Float[Tensor, "row lens"]:
         """Logits of every pair, from raw states, with about `memory` bytes for what lies between."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from ftw.hat.classifiers.quantise import quantise_rows
+from ftw.hat.classifiers.quantise import stored_rows
 
 _CHUNK = 1 << 22
 """Rows that one call sums at most: its index and its weights are as many numbers each."""
@@ -82,7 +82,7 @@ class Int8Table:
 
     @torch.inference_mode()
     def _fill(self, start: int, weight: Tensor) -> None:
-        values, scales = quantise_rows(weight.to(self.rows.device))
+        values, scales = (each.to(self.rows.device) for each in stored_rows(weight))
         numbers = torch.empty(len(values), self.inner, self.width, dtype=torch.int8, device=values.device)
         for own, to in zip(values, numbers, strict=True):
             to.copy_(own.T)
