@@ -75,6 +75,7 @@ def test_the_page_says_what_the_terminal_says(
     assert f"report: {page}" in ftw("lens", "report", str(folders[0]), "--html", str(page)).out.replace("\n", "")
     html = page.read_text(encoding="utf-8")
     assert reading_of(measured) in html
+    assert "that of the reading that leads a prompt by" in html
     for name in ("Locality", "Transduction", "Calibration", "Efficiency", "Control authority"):
         assert f"<h3>{name}: " in html
     assert "the pack has no directions.safetensors" in html
@@ -151,3 +152,14 @@ def test_two_packs_are_compared_on_the_terminal_as_json_and_as_a_page(
     assert told["a"]["megabytes"] > told["b"]["megabytes"]
     assert {one["term"] for one in told["lenses"]} == {"Animal", "Food", "Bird", "Dog"}
     assert "Both packs" in (tmp_path / "c.html").read_text(encoding="utf-8")
+
+
+def test_a_training_that_could_hold_out_no_word_says_what_it_held_out(ftw: Ftw, tmp_path: Path) -> None:
+    pack = lens_pack(tmp_path / "p", load("tiny"))
+    known, none = {"lenses": 0.9, "random_twin": 0.6}, {"lenses": None, "random_twin": None}
+    said = {"ece_before": 0.2, "ece_after": 0.01, "ece_shown": 0.03, "ece_leading": 0.07}
+    told = {"concepts": 4, "seed": 0, "templates": known, "words_held": none, "calibration": said}
+    (pack / "report.json").write_text(json.dumps(told))
+    ran = " ".join(ftw("lens", "report", str(pack)).out.split())
+    assert "4 concepts are read in templates never trained on at AUROC 0.900; a model with random weights" in ran
+    assert "ECE 0.200 before, 0.010 after calibration; 0.030 above threshold, 0.070 of the reading that leads" in ran

@@ -176,7 +176,7 @@ def test_an_unreadable_registry_is_told_and_not_overwritten(registry: Registry, 
     file.write_text(
         '{"schema_version": "1.0", "packs": {"toy_small": {"source": "local", "version": "1", "colour": 1}}}'
     )
-    with pytest.raises(PackError, match=r"packs\.toy_small\.colour: Extra inputs .*Move it away"):
+    with pytest.raises(PackError, match=r"packs\.toy_small\.colour: Extra inputs .*move it away and pull"):
         registry.list_lens_packs()
     file.unlink()
     file.mkdir()

@@ -186,7 +186,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_run(
     opened: Callable[..., StateStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 10})())
-    with pytest.raises(StorageError, match=r"GB are free. Read fewer blocks"):
+    with pytest.raises(StorageError, match=r"the states take \d+\.\d\d MB, \d+\.\d\d MB are free. Read fewer blocks"):
         opened(tmp_path / "small")
 
 

@@ -243,7 +243,10 @@ def test_directions_of_another_pack_can_be_taken_over(model: Model, tmp_path: Pa
     assert torch.equal(own.vectors, table.vectors)
 
 
-def test_a_pack_with_simplexes_gets_lenses_for_them(model: Model, tmp_path: Path) -> None:
+def test_a_pack_with_simplexes_gets_lenses_for_them(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftw.map.training.tripoles.STEPS", 20)
     poles = [
         Pole(name=name, words=words.split(), examples=[f"So much {name}.", f"No {name}?"])
         for name, words in (("cold", "ice snow frost"), ("neither", "cup chair door"), ("heat", "fire sun oven"))

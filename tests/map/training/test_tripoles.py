@@ -53,6 +53,7 @@ def trained() -> TrainedSimplexes:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tripoles, "collect", planted)
+        patch.setattr(tripoles, "STEPS", 160)
         noise = torch.randn(3, 50, model.d_model, generator=rng)
         plain = States((0, 1, 3), normalise(noise).half(), torch.ones(3, 50), torch.ones(3, 50))
         made = train_simplexes(

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from ftw.map.ontology.wordnet import WordNet
 from tools.reference_model import tree
 from tools.reference_model.tree import Concept
-from ftw.map.ontology.wordnet import WordNet
 
 DICT = Path("/usr/share/wordnet")
 

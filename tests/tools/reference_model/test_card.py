@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from ftw.map.ontology.wordnet import WordNet
 from tools.reference_model.__main__ import BUNDLE, BUNDLED_FILES, parser
 from tools.reference_model.card import by_block, card, table
 from tools.reference_model.evaluate import evaluate, weights_digest
-from ftw.map.ontology.wordnet import WordNet
 
 
 def test_tables_have_one_cell_per_column() -> None:

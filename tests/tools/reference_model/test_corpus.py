@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from ftw.map.ontology.wordnet import WordNet
 from tools.reference_model import probes
 from tools.reference_model.chats import ASSISTANT, EOS, SYSTEM, USER
 from tools.reference_model.corpus import SHARES, Document, documents, of_kind, read, write
@@ -10,7 +11,6 @@ from tools.reference_model.facts import frequent_nouns, gather
 from tools.reference_model.stories import Storyteller
 from tools.reference_model.taxonomy import Taxonomist, kinds
 from tools.reference_model.tree import Concept, all_words
-from ftw.map.ontology.wordnet import WordNet
 
 SEED, MEGABYTES = 7, 0.1
 

@@ -1,10 +1,10 @@
 import json
 from pathlib import Path
 
+from ftw.map.ontology.wordnet import WordNet
 from tools.reference_model.chats import BOS
 from tools.reference_model.corpus import SHARES
 from tools.reference_model.lens_text import SEED, write
-from ftw.map.ontology.wordnet import WordNet
 
 
 def test_text_for_lenses_is_of_every_kind_and_leaves_the_opening_to_the_tokenizer(wn: WordNet, tmp_path: Path) -> None:

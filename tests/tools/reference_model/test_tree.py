@@ -1,9 +1,9 @@
 from collections import Counter
 from pathlib import Path
 
+from ftw.map.ontology.wordnet import WordNet
 from tools.reference_model import tree
 from tools.reference_model.tree import Concept, all_words, lineage
-from ftw.map.ontology.wordnet import WordNet
 
 
 def test_the_file_is_what_wordnet_and_the_list_give(wn: WordNet, everyday: dict[str, Concept]) -> None:

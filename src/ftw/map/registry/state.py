@@ -67,7 +67,7 @@ def read_state(home: Path) -> State:
         raise StorageError(f"{file} cannot be read: {error.strerror}; check its permissions") from error
     except ValidationError as error:
         told = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'the file'}: {p['msg']}" for p in error.errors()[:3])
-        raise PackError(f"{file}: {told}. Move it away and pull the packs again, or mend it") from error
+        raise PackError(f"{file}: {told}. Mend it, or move it away and pull the packs with --force") from error
 
 
 def write_state(home: Path, state: State) -> None:

@@ -187,8 +187,8 @@ class StateStore:
             self._note(number, _checksum(parts))
         except OSError as error:
             raise StorageError(
-                f"{self.folder} took no more states: {error.strerror}. The store needs {self.bytes_needed / 1e9:.1f} "
-                "GB; make room and run the same command again: it goes on from here"
+                f"{self.folder} took no more states: {error.strerror}. The store needs {_size(self.bytes_needed)}; "
+                "make room and run the same command again: it goes on from here"
             ) from error
 
     def merge(self, other: "StateStore", batches: Sequence[Batch]) -> int:
@@ -225,7 +225,7 @@ class StateStore:
         free = shutil.disk_usage(self.folder).free
         if free < self.bytes_needed:
             raise StorageError(
-                f"{self.folder}: the states take {self.bytes_needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free. Read "
+                f"{self.folder}: the states take {_size(self.bytes_needed)}, {_size(free)} are free. Read "
                 "fewer blocks (--blocks), or name a folder on another disk with --work"
             )
         for name, size in self._sizes().items():
@@ -295,6 +295,10 @@ def _same(file: Path, key: StoreKey) -> None:
             )
     if found != key:
         raise ConfigError(f"{file.parent} holds other states than wanted: remove it, or name another folder")
+
+
+def _size(n: int) -> str:
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.2f} MB"
 
 
 def _checksum(parts: Sequence[bytes]) -> int:

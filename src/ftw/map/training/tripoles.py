@@ -193,12 +193,19 @@ def _temperature(logits: Float[Tensor, "state 3"], labels: Int[Tensor, " state"]
 
 
 def _fit(
-    poles: _Poles, states: Tensor, plain: Tensor, which: Tensor, watch: Tensor | None, seed: int, steps: int = STEPS
+    poles: _Poles,
+    states: Tensor,
+    plain: Tensor,
+    which: Tensor,
+    watch: Tensor | None,
+    seed: int,
+    steps: int | None = None,
 ) -> tuple[TripoleLens, int]:
     """A lens on some words in fit carriers; with `watch`, stopped where the words of that mask are read best.
 
     Gives the lens and the number of steps it took.
     """
+    steps = steps or STEPS
     rng = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

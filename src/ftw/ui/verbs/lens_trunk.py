@@ -62,9 +62,10 @@ def draw(out: Out, made: Trunks, folder: Path, model: str) -> None:
         "written to": str(folder / TRUNK),
     }
     share = made.ms_full / made.ms_on_trunk
+    change = f"lose {lost:.4f}" if lost >= 0 else f"gain {-lost:.4f}"
     out.show(
         title(
-            f"On a trunk of {worst.rank} of {worst.d_model}, {count(made.lenses, 'lens', 'lenses')} lose {lost:.4f} of "
+            f"On a trunk of {worst.rank} of {worst.d_model}, {count(made.lenses, 'lens', 'lenses')} {change} of "
             f"macro AUROC and read a token {share:.1f} times as fast"
         ),
         Text(),

@@ -214,8 +214,8 @@ def _answer(report: ComplianceReport) -> tuple[str, ...]:
     return (
         f"The lenses read {where} at a macro AUROC of {value_of(best)}.",
         f"Their probabilities are off by {value_of(ece)} on average over all pairs of prompt and lens, nearly all of "
-        f"which are rightly near 0; that of the reading that leads a prompt by {value_of(leads)}.",
-        f"In neutral text a lens reads at {value_of(alarm)} of tokens.",
+        f"which are rightly near 0; that of the reading that leads a prompt by {value_of(leads)}. In neutral text "
+        f"a lens reads at {value_of(alarm)} of tokens.",
         f"All of them together take {value_of(cost)} per token, as served {value_of(over)} of the model's own time.",
     )
 
