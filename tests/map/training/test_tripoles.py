@@ -66,7 +66,7 @@ def trained() -> TrainedSimplexes:
 def test_words_that_no_fit_saw_are_read_at_their_pole(trained: TrainedSimplexes) -> None:
     (row,) = trained.rows
     assert row.metrics["f1"] > 0.8
-    assert min(row.metrics[f"f1_{pole}"] for pole in ("negative", "neutral", "positive")) > 0.75  # four words or ten
+    assert min(row.metrics[f"f1_{pole}"] for pole in ("negative", "neutral", "positive")) > 0.7  # four words or ten
     assert row.poles == ("cold", "neither", "heat")
 
 
