@@ -2,7 +2,7 @@
 
 One lens after another runs the prompts for each lens (as fast as we run them: shared carriers, full batches, one block)
 and fits that lens alone by the same recipe. It is never run in full, which would take hours: the prompts are run once
-for one block and eight lenses are fitted alone; the mean, times the number of lenses, is its time. Both sides are judged
+for one block and eight lenses are fitted alone; the mean, times the number of lenses, is its time. Both are judged
 on words and carriers that neither saw. The fit alone, from states that are already there, stands beside.
 """
 

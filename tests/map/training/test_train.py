@@ -25,7 +25,7 @@ from ftw.substrate.model import Model, load
 from ftw.substrate.types import Site
 from tests.map.training.small_packs import TREE, concepts
 
-CONFIG = TrainConfig(per_word=3, held_per_word=2, folds=2, fit=FitConfig(epochs=3, batch=512), growth=1)
+CONFIG = TrainConfig(per_word=3, held_per_word=2, folds=2, fit=FitConfig(epochs=2, batch=512), growth=1)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,7 @@ def test_the_report_is_written_as_data_and_as_text(trained: tuple[Path, Report])
     assert f"read after block {report.block}" in (out / "report.md").read_text()
 
 
+@pytest.mark.slow  # without directions, the tests of killed and shared trainings show the same
 def test_the_same_seed_trains_the_same_pack(trained: tuple[Path, Report], model: Model, tmp_path: Path) -> None:
     train(model, concepts(), tmp_path / "again", seed=3, blocks=[1, 2], config=CONFIG)
     assert files_of(tmp_path / "again") == files_of(trained[0])
