@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ftw.hat.classifiers import Calibration, LensBank, LensRow, LensTensors, Tree
-from ftw.hat.classifiers.readout import Pending, Readout
+from ftw.hat.classifiers.readout import Pending, Readout, Soon
 from ftw.substrate.errors import NumericError, UsageError
 from ftw.substrate.types import Site
 
@@ -127,3 +127,23 @@ def test_the_host_reads_what_the_device_reads(bank: LensBank, states: States, k:
             for one, other in zip(device[1:4], host[1:4], strict=True):
                 assert one.dtype == other.dtype == np.float32
                 assert np.allclose(one, other, atol=1e-5)
+
+
+def test_steps_whose_readings_are_chosen_together_read_as_each_alone(bank: LensBank, states: States) -> None:
+    tree = Tree.of(bank.rows)
+    readout, alone = (Readout(bank, tree, k=3, margin=0.1, pinned=[2]) for _ in range(2))
+    steps = [both(states(1 + at % 3)) for at in range(150)]  # more than are kept waiting
+    soon = [readout(step, full=True) for step in steps]
+    assert sum(isinstance(one, Soon) and one.made is not None for one in soon) == 128
+    for step, one in zip(steps, soon, strict=True):
+        for mine, its in zip(one.result(), alone(step, full=True).result(), strict=True):
+            np.testing.assert_array_equal(mine, its)
+
+
+def test_a_nan_is_told_in_its_own_step_and_spoils_no_other(bank: LensBank, states: States) -> None:
+    readout = Readout(bank, Tree.of(bank.rows), k=3, margin=0.1)
+    good = readout(both(states(2)), full=True)
+    bad = readout(both(torch.full_like(states(1), float("nan"))), full=True)
+    with pytest.raises(NumericError, match="not finite"):
+        bad.check()
+    assert good.result().lens.shape == (2, 3)

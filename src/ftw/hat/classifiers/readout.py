@@ -7,6 +7,7 @@ pinned memory; who wants the reading waits then, and only then is a NaN complain
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from threading import Lock
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -25,6 +26,12 @@ Allow = Callable[[Float[Tensor, "row lens"]], Bool[Tensor, "row lens"]]
 """Given the calibrated p, which pairs may be shown at all. Plain torch; its masks may change in place between steps."""
 
 _FIELDS = 5
+_FEW = 32
+"""On the host, steps of up to so many states wait for others, so that their readings are chosen together …"""
+_STEPS = 64
+"""… until there are so many of them …"""
+_KEPT = 1 << 18
+"""… or so many scores."""
 _ROOM = 1 << 28
 """Bytes for what a readout makes of the scores, unless told: rows beyond that are read a part at a time."""
 _HELD = 10
@@ -78,10 +85,14 @@ class Here:
         """True."""
         return True
 
-    def result(self) -> Readings:
-        """What was read. Raises NumericError where a logit is a NaN."""
+    def check(self) -> None:
+        """Raise NumericError where a logit is a NaN."""
         if self._bad:
             raise not_a_number()
+
+    def result(self) -> Readings:
+        """What was read. Raises NumericError where a logit is a NaN."""
+        self.check()
         return self._rows
 
     @cached_property
@@ -89,6 +100,69 @@ class Here:
         if len(self._parts) == 1:
             return Readings(*self._parts[0])
         return Readings(*(np.concatenate(fields) for fields in zip(*self._parts, strict=True)))
+
+
+class Gathered:
+    """Scores on the host whose readings are chosen when someone asks: those of many steps then cost what one costs.
+
+    Steps come from one thread, and another may ask for their readings.
+    """
+
+    def __init__(self, host: HostReadout) -> None:
+        self._host = host
+        self._waiting: list[tuple[Soon, Tensor, Tensor | None]] = []
+        self._held = 0
+        self._lock = Lock()
+
+    def later(self, raw: Float[Tensor, "row lens"], allowed: Bool[Tensor, "row lens"] | None, capped: int) -> "Soon":
+        """Readings of these logits, which are kept until then; none of them is a NaN."""
+        soon = Soon(self, capped)
+        with self._lock:
+            self._waiting.append((soon, raw, allowed))
+            self._held += raw.numel()
+            if len(self._waiting) >= _STEPS or self._held >= _KEPT:
+                self._choose()
+        return soon
+
+    def choose(self) -> None:
+        """Choose the readings of everything that waits."""
+        with self._lock:
+            if self._waiting:
+                self._choose()
+
+    def _choose(self) -> None:
+        waiting, self._waiting, self._held = self._waiting, [], 0
+        masks = [mask for _, _, mask in waiting if mask is not None]
+        chosen = self._host(torch.cat([raw for _, raw, _ in waiting]), torch.cat(masks) if masks else None)
+        start = 0
+        for soon, raw, _ in waiting:
+            end = start + len(raw)
+            soon.made = Readings(*(field[start:end] for field in chosen))
+            start = end
+
+
+class Soon:
+    """Readings that are chosen together with those of other steps: a `Pending` that never waits."""
+
+    def __init__(self, gathered: Gathered, capped: int) -> None:
+        self.capped = capped
+        self.made: Readings | None = None
+        self._gathered = gathered
+
+    @property
+    def is_here(self) -> bool:
+        """True."""
+        return True
+
+    def check(self) -> None:
+        """Nothing: scores that hold a NaN do not come here."""
+
+    def result(self) -> Readings:
+        """What was read."""
+        if self.made is None:
+            self._gathered.choose()
+        assert self.made is not None
+        return self.made
 
 
 class Pending:
@@ -112,6 +186,9 @@ class Pending:
     def is_here(self) -> bool:
         """Whether `result` would not wait."""
         return self._done is None or bool(self._done.query())  # type: ignore[no-untyped-call]
+
+    def check(self) -> None:
+        """Nothing: whether a logit is a NaN is known when the copy has arrived."""
 
     def result(self) -> Readings:
         """What was read. Waits for the copy where it must. Raises NumericError where a logit is a NaN."""
@@ -166,6 +243,7 @@ class Readout:
         self._allow = allow
         self._pinned = torch.tensor(list(pinned), dtype=torch.int64, device=bank.device)
         self._host = HostReadout(self._tree, rows, k=self._k, margin=margin, pinned=pinned)
+        self._gathered = Gathered(self._host)
         self._threshold = torch.tensor([row.threshold_logit for row in rows], device=bank.device)
         self._slope = torch.tensor([row.calibration.slope for row in rows], device=bank.device)
         self._offset = torch.tensor([row.calibration.offset for row in rows], device=bank.device)
@@ -177,7 +255,7 @@ class Readout:
 
     def __call__(
         self, resid: Mapping[Site, Float[Tensor, "row d_model"]], *, full: bool = False, budget: int | None = None
-    ) -> Pending | Here:
+    ) -> Pending | Here | Soon:
         """Score raw states and start the copy of what is to be shown. Arguments and errors as `LensBank.score`.
 
         Lenses that share their first layer are all computed anyway, so all of them count among the siblings.
@@ -193,6 +271,8 @@ class Readout:
                 capped += scores.capped
                 bad.append(scores.raw.isnan().any())
                 if self._bank.device.type == "cpu":
+                    if rows <= _FEW and step >= rows and not bool(bad[0]):
+                        return self._gathered.later(scores.raw, self._allowed(scores.raw), capped)
                     chosen.append(self._host(scores.raw, self._allowed(scores.raw)))
                 else:
                     fields.append(self._fields(scores))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ftw.hat.classifiers.hierarchy import Tree
 from ftw.hat.classifiers.index import LensRow
-from ftw.hat.classifiers.readout import Here, Pending, Readings, Readout
+from ftw.hat.classifiers.readout import Here, Pending, Readings, Readout, Soon
 from ftw.hat.classifiers.scores import Scores
 from ftw.hat.classifiers.tripole import TripoleBank
 from ftw.hat.monitoring.hierarchy import Deployment, Scope
@@ -77,7 +77,7 @@ class Warms(Protocol):
 class _Scoring:
     """One scoring of many states: what comes of it, and what it took."""
 
-    pending: Pending | Here
+    pending: Pending | Here | Soon
     simplexes: Float[Tensor, "row simplex 3"] | None
     """On the host once `pending` is."""
     late: Callable[[int], tuple[str, ...]]
@@ -251,7 +251,7 @@ class Monitor:
         late = _never if self._warms is None else self._warms.late()
         scoring, earlier = _Scoring(pending, poles, late, t_ms), self._last
         if self.bank.device.type != "cuda":
-            self._arrived(scoring)
+            scoring.pending.check()
             return scoring
         if earlier is not None:  # by now it has arrived, and its buffers can be used again
             with suppress(NumericError):  # another request's, perhaps: raised where its readings are asked for
