@@ -18,8 +18,7 @@ from torch import Tensor
 
 from ftw.hat.classifiers.hierarchy import Tree
 from ftw.hat.classifiers.index import LensRow
-from ftw.hat.classifiers.readout import Here, Pending, Readings, Readout, Soon
-from ftw.hat.classifiers.scores import Scores
+from ftw.hat.classifiers.readout import Here, Pending, Readings, Readout, Scorer, Soon
 from ftw.hat.classifiers.tripole import TripoleBank
 from ftw.hat.monitoring.hierarchy import Deployment, Scope
 from ftw.hat.monitoring.records import Reading, Score, SimplexScore
@@ -36,29 +35,15 @@ _SPARE_PAIRS = 8
 
 
 @runtime_checkable
-class Bank(Protocol):
+class Bank(Scorer, Protocol):
     """What a monitor reads with: a LensBank, or one that holds only some of its lenses at a time."""
 
     @property
-    def rows(self) -> Sequence[LensRow]: ...
-    @property
     def terms(self) -> Sequence[str]: ...
-    @property
-    def sites(self) -> Sequence[Site]: ...
-    @property
-    def device(self) -> torch.device: ...
-    @property
-    def d_model(self) -> int: ...
-    @property
-    def is_shared(self) -> bool: ...
 
     def index(self, term: str) -> int: ...
 
     def reading(self, terms: Sequence[str]) -> "Bank": ...
-
-    def score(
-        self, resid: Mapping[Site, Float[Tensor, "row d_model"]], *, full: bool = False, budget: int | None = None
-    ) -> Scores: ...
 
 
 @runtime_checkable
